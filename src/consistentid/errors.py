@@ -1,0 +1,33 @@
+"""Every refusal of the library, each one sentence that says what is wrong and what to do."""
+
+
+class ConsistentIDError(Exception):
+    """Root of the library's own errors; front doors print its message and exit with 1."""
+
+
+class UnreadableImage(ConsistentIDError):
+    """The file is missing, truncated, too large or no image."""
+
+
+class NoFaceFound(ConsistentIDError):
+    """No face, or none large enough, was found in the photo."""
+
+
+class FaceNotSelected(ConsistentIDError):
+    """The requested face does not exist among those found."""
+
+
+class WeightsNotFound(ConsistentIDError):
+    """A model's files are missing, incomplete or of another layout."""
+
+
+class InvalidPrompt(ConsistentIDError):
+    """The prompt or caption cannot be used."""
+
+
+class InvalidSettings(ConsistentIDError):
+    """A setting is out of range or contradicts another one."""
+
+
+class InvalidData(ConsistentIDError):
+    """A dataset, a job file or a configuration is malformed."""
