@@ -1,0 +1,173 @@
+"""Everything that distinguishes one identity adapter from another, saved as `config.json` beside its weights."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from consistentid.errors import WeightsNotFound
+
+HEAD_WIDTH = 64  # of every attention head in the projector and the FacialEncoder; diffusers' loader assumes it
+NUM_IDENTITY_TOKENS = 4  # the IP-Adapter-FaceID-Plus loader of diffusers knows no other number
+PROJECTOR_DEPTH = 4  # likewise
+
+
+class Quirks(BaseModel):
+    """How the data was made that the weights were trained with; every switch changes what the weights expect.
+
+    The defaults are the aligned mode, used for weights trained by this project. `official_sd15` and `official_sdxl`
+    repeat what the released checkpoints were trained with (see docs: the method, section 3).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt_style: Literal["aligned", "official_sd15", "official_sdxl", "official_inpaint"] = Field(
+        "aligned", description="captions are worded, ordered and cut as in training"
+    )
+    whole_view: Literal["aligned_face", "photo"] = Field(
+        "aligned_face", description="the global branch saw the aligned face, or (release) the whole photo"
+    )
+    region_view: Literal["aligned_face", "photo"] = Field(
+        "aligned_face", description="regions were cut from the aligned face, or (release) from the whole photo"
+    )
+    region_pairing: Literal["name", "position"] = Field(
+        "name", description="a word gets its own region's image, or (release) the image at the same position in a list"
+    )
+    channel_order: Literal["rgb", "bgr"] = Field(
+        "rgb", description="the recogniser's input; the SD 1.5 release feeds RGB to a network made for BGR"
+    )
+    parser_size: int | None = Field(
+        None, gt=0, description="side to which the release stretches the photo before parsing; None: the photo's own"
+    )
+    text_layer: int = Field(
+        -1, le=-1, description="hidden state of the text encoders, -2 = the penultimate (SDXL, both streams)"
+    )
+    marked_streams: Literal["all", "first"] = Field(
+        "all", description="the release marks SDXL's first stream only; in the second the marker stays as text"
+    )
+    text_only: Literal["with_caption", "prompt"] = Field(
+        "with_caption", description="text before the merge step: with the unmarked caption, or (SDXL) the bare prompt"
+    )
+    negative_regions: bool = Field(
+        False, description="the release fuses zero-image regions into the negative prompt at the positive positions"
+    )
+
+
+OFFICIAL_SD15 = Quirks(
+    prompt_style="official_sd15", whole_view="photo", region_view="photo", region_pairing="position",
+    parser_size=512, negative_regions=True,
+)  # fmt: skip
+OFFICIAL_SDXL = Quirks(
+    prompt_style="official_sdxl", whole_view="photo", region_view="photo", region_pairing="position",
+    channel_order="bgr", parser_size=1280, text_layer=-2, marked_streams="first", text_only="prompt",
+    negative_regions=True,
+)  # fmt: skip
+
+
+class ImageEncoderConfig(BaseModel):
+    """Which image encoder the adapter was trained with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["clip", "dlib"] = "clip"
+    source: str | None = Field(None, description="folder or hub id; None: weights of an installed package")
+
+
+class AdapterConfig(BaseModel):
+    """Dimensions and conventions of an identity adapter.
+
+    Attributes:
+        mode: official (a released checkpoint, with its quirks) or aligned (trained by this project).
+        base: family of the base model.
+        identity_dim: length of the recogniser's embedding.
+        image_dim: channels of the image encoder's hidden states.
+        image_tokens: hidden states per image.
+        text_dim: width of the U-Net's cross-attention context.
+        projector_width: width of the projector; a multiple of 64.
+        facial_width: width of the FacialEncoder's perceiver; a multiple of 64.
+        facial_depth: its number of layers.
+        lora_rank: rank of the LoRAs on q, k, v and out of every attention layer.
+        shortcut: whether the projector adds its input tokens to its output.
+        merge_fraction: share of the steps that run without region features, unless the caller says otherwise.
+        identity_scale: weight of the identity tokens, unless the caller says otherwise.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    mode: Literal["official", "aligned"] = "aligned"
+    base: Literal["sd15", "sdxl", "embedded"]
+    identity_dim: int = Field(gt=0)
+    image_dim: int = Field(gt=0)
+    image_tokens: int = Field(gt=0)
+    text_dim: int = Field(gt=0)
+    projector_width: int = Field(gt=0, multiple_of=HEAD_WIDTH)
+    facial_width: int = Field(gt=0, multiple_of=HEAD_WIDTH)
+    facial_depth: int = Field(gt=0)
+    lora_rank: int = Field(gt=0)
+    shortcut: bool = False
+    merge_fraction: float = Field(0.6, ge=0, le=1)
+    identity_scale: float = Field(1.0, ge=0)
+    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
+    quirks: Quirks = Quirks()
+
+    @model_validator(mode="after")
+    def _shortcut_needs_equal_widths(self) -> Self:
+        if self.shortcut and self.projector_width != self.text_dim:
+            raise ValueError("shortcut adds tokens of projector_width to tokens of text_dim; make them equal")
+        return self
+
+    @property
+    def num_identity_tokens(self) -> int:
+        """Identity tokens per photo."""
+        return NUM_IDENTITY_TOKENS
+
+    def merge_step(self, steps: int) -> int:
+        """Default merge step (the last one without region features); -1 when all steps have them."""
+        return round(self.merge_fraction * steps) if self.merge_fraction > 0 else -1
+
+    @classmethod
+    def preset(cls, base: Literal["sd15", "sdxl", "embedded"], **changes: Any) -> Self:
+        """The released layouts (`sd15`, `sdxl`) or the embedded model's, with changes."""
+        return cls.model_validate({**_PRESETS[base], "base": base, **changes})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a `config.json`.
+
+        Raises:
+            WeightsNotFound: the file is missing or does not describe an adapter of this version.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise WeightsNotFound(f"{path} does not exist; give the folder of an identity adapter") from None
+        except ValidationError as error:
+            raise WeightsNotFound(f"{path} is no adapter configuration: {_first_problem(error)}") from error
+
+    def to_json(self) -> str:
+        """The text of a `config.json`."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "whole file"
+    return f"{where}: {first['msg']}"
+
+
+_CLIP_H: dict[str, Any] = {
+    "mode": "official", "identity_dim": 512, "image_dim": 1280, "image_tokens": 257, "facial_width": 1024,
+    "facial_depth": 8, "lora_rank": 128,
+    "image_encoder": {"kind": "clip", "source": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"},
+}  # fmt: skip
+_PRESETS: dict[str, dict[str, Any]] = {
+    "sd15": {**_CLIP_H, "text_dim": 768, "projector_width": 768, "quirks": OFFICIAL_SD15},
+    "sdxl": {**_CLIP_H, "text_dim": 2048, "projector_width": 2048, "shortcut": True, "quirks": OFFICIAL_SDXL},
+    "embedded": {
+        "identity_dim": 128, "image_dim": 448, "image_tokens": 64, "text_dim": 256, "projector_width": 256,
+        "facial_width": 256, "facial_depth": 2, "lora_rank": 16, "merge_fraction": 0.0,
+        "image_encoder": {"kind": "dlib"},
+    },
+}  # fmt: skip
