@@ -31,3 +31,15 @@ class InvalidSettings(ConsistentIDError):
 
 class InvalidData(ConsistentIDError):
     """A dataset, a job file or a configuration is malformed."""
+
+
+class PromptRefused(ConsistentIDError):
+    """The prompt breaks the policy on what may be made."""
+
+
+class GenerationCancelled(ConsistentIDError):
+    """The caller asked to stop while portraits were being made."""
+
+
+class NotReproducible(ConsistentIDError):
+    """A portrait cannot be made again here: its photo, its weights or its record differ."""

@@ -1,0 +1,121 @@
+"""What is asked for and what was done: requests, their settings, and the record written into every portrait."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from consistentid.errors import InvalidSettings
+
+TEXT_TO_IMAGE = "text-to-image"
+Face = int | Literal["largest", "left", "right", "center"]
+
+
+class GenerationSettings(BaseModel):
+    """Everything of a request but the photo and the prompt. None means: the preset of the model decides.
+
+    Attributes:
+        negative_prompt: what to stay away from; without effect when guidance is 1 or less.
+        seed: image k of a request is drawn with seed + k, whatever the batch it is made in.
+        num_images: portraits of this request.
+        steps: denoising steps.
+        scheduler: a short name (`ddim`, `euler`, …) or the name of any diffusers scheduler class.
+        guidance: classifier-free guidance scale; 1 or less switches it off and halves the work.
+        identity_scale: strength of the identity tokens and their LoRAs; 0 is the base model.
+        merge_step: last step (from 0) that runs without region features, -1 for none; a float is the share of the
+            steps that do.
+        size: width, height in pixels.
+        regions: the regions that take part, None for all that the photo shows.
+        caption: description of the face; None lets the describer write it.
+        face: which face of the photo.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    negative_prompt: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    num_images: int = Field(default=1, ge=1, le=1024)
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    scheduler: str | None = None
+    guidance: float | None = Field(default=None, ge=0, le=100)
+    identity_scale: float | None = Field(default=None, ge=0, le=10)
+    merge_step: int | float | None = Field(default=None, ge=-1)
+    size: tuple[int, int] | None = None
+    regions: tuple[str, ...] | None = None
+    caption: str | None = None
+    face: Face = "largest"
+
+    @model_validator(mode="after")
+    def _check(self) -> "GenerationSettings":
+        if isinstance(self.merge_step, float) and not 0 <= self.merge_step <= 1:
+            raise ValueError("merge_step as a share of the steps must be between 0 and 1")
+        if self.size is not None and min(self.size) < 8:
+            raise ValueError("size must be at least 8 x 8 pixels")
+        return self
+
+    @classmethod
+    def of(cls, **values: object) -> "GenerationSettings":
+        """Validated settings.
+
+        Raises:
+            InvalidSettings: a value is out of range, or a name unknown; the message names it.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InvalidSettings(explain(error)) from None
+
+
+class PortraitSettings(GenerationSettings):
+    """Everything needed to make one portrait again, bit for bit on the same machine.
+
+    Attributes:
+        prompt: as given, without the caption.
+        task: entry of `generation.tasks.TASKS`.
+        index: which image of the request this is; it is drawn with seed + index.
+        photo: path of the photo, None when it came from memory.
+        photo_sha256: of the decoded, upright RGB pixels and their size.
+        analysis_sha256: of what the face analysis found.
+        model, adapter: where the weights came from.
+        weights_sha256: of every parameter that took part.
+        dtype, device, threads: of the denoising run; its arithmetic depends on them.
+        batch_size, batch_position: shape of the denoising batch and the portrait's row in it. Rows do not see each
+            other, but the order of additions depends on the shape.
+        made_here: False when latents or other tensors were handed in that the record does not hold.
+        versions: of this package and the libraries below it.
+    """
+
+    prompt: str
+    task: str = TEXT_TO_IMAGE
+    index: int = Field(default=0, ge=0)
+    photo: str | None = None
+    photo_sha256: str
+    analysis_sha256: str
+    model: str
+    adapter: str | None = None
+    weights_sha256: str
+    dtype: str
+    device: str
+    threads: int = Field(ge=1)
+    batch_size: int = Field(default=1, ge=1)
+    batch_position: int = Field(default=0, ge=0)
+    made_here: bool = True
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    def request_settings(self) -> GenerationSettings:
+        """The settings of the request this portrait came from."""
+        return GenerationSettings(**self.model_dump(include=set(GenerationSettings.model_fields)))
+
+    def asks_the_same(self, other: "PortraitSettings") -> bool:
+        """Whether two records describe the same picture, up to the batch it was made in and library versions."""
+        ignored = {"photo", "batch_size", "batch_position", "versions", "threads"}
+        return self.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one sentence: every wrong key with the reason."""
+    parts = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        reason = "is no known setting" if problem["type"] == "extra_forbidden" else problem["msg"]
+        parts.append(f"{where}: {reason}" if where else reason)
+    return "; ".join(parts)
