@@ -1,0 +1,28 @@
+"""Every test runs offline on two threads; pytest-socket blocks the network (see pyproject.toml)."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "2")  # read by torch and numpy when they are first imported
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def sample_photos(root: Path) -> dict[str, Path]:
+    """The sample photos, by name."""
+    return {path.stem: path for path in sorted((root / "examples" / "photos").glob("*.jpg"))}
