@@ -48,3 +48,39 @@ def crop_square(image: Image.Image, square: Square, size: int, *, nearest: bool 
         pixels = np.pad(pixels, border + ((0, 0),) * (pixels.ndim - 2), mode="edge")
     filter_ = Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS
     return Image.fromarray(pixels).resize((size, size), filter_)
+
+
+# Where the eyes and the nose base lie in an aligned face (shares of its side), viewer's left eye first: the frame in
+# which dlib's recogniser was trained (get_face_chip with padding 0.25).
+_ALIGNED = np.array([[0.3180, 0.3142], [0.6685, 0.3142], [0.4934, 0.5852]])
+
+
+def alignment(landmarks: Float[np.ndarray, "5 2"], size: int, *, zoom: float = 1.0) -> Float[np.ndarray, "2 3"]:
+    """Affine map from the pixels of an aligned face of size x size to those of the photo.
+
+    Rotation, scale and shift only, by least squares on the eyes and the nose; zoom < 1 shows more around the face.
+    """
+    source = ((_ALIGNED - 0.5) * zoom + 0.5) * size
+    target = np.asarray(landmarks[:3], np.float64)
+    a, b = source - source.mean(0), target - target.mean(0)
+    cosine, sine = (a * b).sum(), (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()
+    linear = np.array([[cosine, -sine], [sine, cosine]]) / (a**2).sum()
+    shift = target.mean(0) - linear @ source.mean(0)
+    return np.concatenate([linear, shift[:, None]], axis=1)
+
+
+def align_face(
+    image: Image.Image,
+    landmarks: Float[np.ndarray, "5 2"],
+    size: int,
+    *,
+    zoom: float = 1.0,
+    nearest: bool = False,
+) -> Image.Image:
+    """The face turned upright and scaled to a size x size image; black past the photo's border."""
+    matrix = alignment(landmarks, size, zoom=zoom)
+    factor = 1 if nearest else max(1, int(np.hypot(*matrix[:, 0])))
+    if factor > 1:  # bicubic sampling skips pixels when it shrinks, so shrink by whole steps first
+        image, matrix = image.reduce(factor), matrix / factor
+    filter_ = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+    return image.transform((size, size), Image.Transform.AFFINE, tuple(matrix.ravel()), filter_)

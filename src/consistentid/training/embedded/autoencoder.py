@@ -61,7 +61,7 @@ class AutoencoderTask:
     recogniser: DlibFaceResNet
     size: int = 128
     batch_size: int = 16
-    feature_weight: float = 1.0
+    feature_weight: float = 0.25
     latent_noise: float = 0.05
 
     @property

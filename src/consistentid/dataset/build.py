@@ -1,0 +1,152 @@
+"""Photos -> FGIDRecords, in one process: the thin slice of the dataset builder."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from consistentid.dataset.record import FGIDRecord
+from consistentid.errors import ConsistentIDError, InvalidData, NoFaceFound
+from consistentid.faces.detection import DetectedFace, FaceDetector
+from consistentid.faces.parsing import FaceParser
+from consistentid.images import load_photo
+
+logger = logging.getLogger(__name__)
+
+RECORDS_NAME = "records.jsonl"
+REJECTED_NAME = "rejected.jsonl"
+METADATA_NAME = "portraits.jsonl"
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def build_records(
+    photos: Path, out: Path, *, detector: FaceDetector, parser: FaceParser, caption: str
+) -> list[FGIDRecord]:
+    """Analyse every photo of a folder; photos that were done before are not done again.
+
+    A file `portraits.jsonl` beside the photos may state `file`, `person`, `source`, `licence` and `gender` (or
+    `gender_estimated`); a folder `label_maps` with a PNG of the same name replaces the parser. Photos that cannot be
+    used are listed with the reason in `rejected.jsonl`.
+
+    Args:
+        photos: a folder, searched with its subfolders.
+        out: gets `records.jsonl`, `rejected.jsonl` and the label maps that the parser made.
+        detector: finds the face, its landmarks and the identity embedding.
+        parser: for photos without a label map.
+        caption: the facial caption of every record.
+
+    Raises:
+        InvalidData: the folder holds no usable photo, or its metadata is malformed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    metadata = _metadata(photos)
+    known = {record.photo: record for record in read_records(out / RECORDS_NAME)}
+    rejected = {Path(json.loads(line)["photo"]) for line in _lines(out / REJECTED_NAME)}
+    files = [path for path in _photo_files(photos) if path not in known and path not in rejected]
+    with open(out / RECORDS_NAME, "a") as good, open(out / REJECTED_NAME, "a") as bad:
+        for path in tqdm(files, desc="analysing photos", mininterval=5):
+            about = metadata.get(str(path.relative_to(photos)), {})
+            try:
+                record = _record(path, about, photos, out, detector=detector, parser=parser, caption=caption)
+            except ConsistentIDError as error:
+                bad.write(json.dumps({"photo": str(path), "reason": str(error)}) + "\n")
+                continue
+            known[path] = record
+            good.write(record.model_dump_json() + "\n")
+            good.flush()
+    if not known:
+        raise InvalidData(f"no usable photo in {photos}; {out / REJECTED_NAME} says why for each")
+    return [known[path] for path in sorted(known)]
+
+
+def read_records(path: Path) -> list[FGIDRecord]:
+    """Records of a `records.jsonl`; an unfinished last line, left by a killed run, is ignored."""
+    records = []
+    lines = list(_lines(path))
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(FGIDRecord.model_validate_json(line))
+        except ValidationError as error:
+            if number < len(lines):
+                raise InvalidData(f"{path}, line {number}, is no record: {error.errors()[0]['msg']}") from error
+            _drop_last_line(path, line)
+    return records
+
+
+def _drop_last_line(path: Path, line: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(path.read_text().removesuffix(line))
+    os.replace(temporary, path)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if path.is_file():
+        yield from (line for line in path.read_text().split("\n") if line)
+
+
+def _metadata(photos: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for number, line in enumerate(_lines(photos / METADATA_NAME), 1):
+        try:
+            about = json.loads(line)
+            found[about["file"]] = about
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InvalidData(f"{photos / METADATA_NAME}, line {number}, must be JSON with a 'file'") from error
+    return found
+
+
+def _photo_files(photos: Path) -> list[Path]:
+    if not photos.is_dir():
+        raise InvalidData(f"{photos} is no folder; give a folder of photos")
+    found = sorted(path for path in photos.rglob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)
+    return [path for path in found if path.parent.name != "label_maps"]
+
+
+def _record(
+    path: Path,
+    about: dict[str, Any],
+    photos: Path,
+    out: Path,
+    *,
+    detector: FaceDetector,
+    parser: FaceParser,
+    caption: str,
+) -> FGIDRecord:
+    photo = np.asarray(load_photo(path))
+    faces = detector.detect(photo)
+    if not faces:
+        raise NoFaceFound(f"no face in {path.name}; use a photo in which the face is at least 64 px wide")
+    return FGIDRecord(
+        photo=path,
+        person=about.get("person", path.stem),
+        source=about.get("source", str(photos)),
+        licence=about.get("licence", "not stated"),
+        box=faces[0].box,
+        landmarks=tuple((float(x), float(y)) for x, y in faces[0].landmarks),
+        identity_embedding=tuple(float(value) for value in faces[0].identity_embedding),
+        label_map=_label_map(path, photos, out, photo, faces[0], parser),
+        caption=caption,
+        gender=about.get("gender", about.get("gender_estimated")),
+    )
+
+
+def _label_map(
+    path: Path, photos: Path, out: Path, photo: np.ndarray, face: DetectedFace, parser: FaceParser
+) -> Path:
+    given = photos / "label_maps" / f"{path.stem}.png"
+    if given.is_file():
+        with Image.open(given) as label_map:
+            if label_map.size == (photo.shape[1], photo.shape[0]):
+                return given
+        raise InvalidData(f"{given} must be as large as {path.name}")
+    made = out / "label_maps" / f"{path.stem}.png"
+    made.parent.mkdir(exist_ok=True)
+    Image.fromarray(parser.parse(photo, face)).save(made)
+    return made

@@ -1,0 +1,37 @@
+"""A batch of training: tensors only, so that the step does not know where they came from."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """b samples with n = 5 regions.
+
+    Attributes:
+        latents: clean latents of the target portraits.
+        ids: tokenised facial prompts.
+        positions: region tokens in `ids`, in the order of `REGION_NAMES`; 0 where invalid.
+        valid: whether the region's word is marked and the reference shows the region.
+        identity_embedding: of the reference.
+        whole_features: hidden states of the reference's head.
+        region_features: hidden states of the reference's regions.
+        foreground: the person in the target, at latent resolution.
+        region_masks: the regions in the target, at latent resolution.
+        landmarks: of the face in the target, in pixels; for the identity loss.
+        target_identity: the recogniser's embedding of the person; for the identity loss.
+    """
+
+    latents: Float[Tensor, "b c h w"]
+    ids: Int[Tensor, "b l"]
+    positions: Int[Tensor, "b n"]
+    valid: Bool[Tensor, "b n"]
+    identity_embedding: Float[Tensor, "b d"]
+    whole_features: Float[Tensor, "b t di"]
+    region_features: Float[Tensor, "b n t di"]
+    foreground: Float[Tensor, "b 1 h w"]
+    region_masks: Float[Tensor, "b n h w"]
+    landmarks: Float[Tensor, "b 5 2"]
+    target_identity: Float[Tensor, "b d"]

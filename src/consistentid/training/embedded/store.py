@@ -1,0 +1,227 @@
+"""Everything the diffusion stages read, computed once: target crops with captions, and references with features."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from consistentid.dataset.record import FGIDRecord
+from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, measure_attributes
+from consistentid.faces.crops import Square, align_face, crop_square
+from consistentid.faces.regions import REGION_NAMES, region_masks
+from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.identity.reference import aligned_reference
+from consistentid.training.embedded.augment import (
+    Portrait,
+    jitter_colour,
+    paste_mouth,
+    recolour_hair,
+    replace_background,
+)
+
+logger = logging.getLogger(__name__)
+
+SIZE = 128  # px of a target
+LATENT = SIZE // 8
+_WORKING_SIZE = 320  # px of the square that references are cut from
+EXPRESSIONS = (None, "smiling", "serious")
+HAIRS = (None, *HAIR_COLOURS, "bald")
+BACKGROUNDS = (None, *BACKGROUND_COLOURS)
+GENDERS = (None, "man", "woman")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the model learns to draw: n photos x v variants.
+
+    Attributes:
+        images: RGB crops.
+        foreground: the person, at latent resolution.
+        regions: masks of the five regions, at latent resolution.
+        landmarks: of the face in the crop, in pixels.
+        words: indices into GENDERS, EXPRESSIONS, HAIRS and BACKGROUNDS.
+    """
+
+    images: UInt8[Tensor, "n v 128 128 3"]
+    foreground: Bool[Tensor, "n v 16 16"]
+    regions: Bool[Tensor, "n v 5 16 16"]
+    landmarks: Float[Tensor, "n v 5 2"]
+    words: UInt8[Tensor, "n v 4"]
+
+
+@dataclass(frozen=True)
+class References:
+    """What the model is told about the person: n photos x r variants; the second half contradicts the target.
+
+    Attributes:
+        identity: the recogniser's embedding.
+        whole: hidden states of the head.
+        regions: hidden states of each region, zero where `present` is false.
+    """
+
+    identity: Float[Tensor, "n r 128"]
+    whole: Float[Tensor, "n r 64 448"]
+    regions: Float[Tensor, "n r 5 64 448"]
+    present: Bool[Tensor, "n r 5"]
+
+
+def save(store: Targets | References, path: Path) -> None:
+    """Write a store as safetensors, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    save_file({field.name: getattr(store, field.name).contiguous() for field in fields(store)}, temporary)
+    temporary.rename(path)
+
+
+def load_targets(path: Path) -> Targets:
+    """Read what `save` wrote."""
+    return Targets(**load_file(path))
+
+
+def load_references(path: Path) -> References:
+    """Read what `save` wrote."""
+    return References(**load_file(path))
+
+
+def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
+    """The square of a record's photo and of its label map."""
+    photo = crop_square(Image.open(record.photo).convert("RGB"), square, size)
+    label_map = crop_square(Image.open(record.label_map), square, size, nearest=True)
+    return Portrait(np.asarray(photo), np.asarray(label_map))
+
+
+def build_targets(records: Sequence[FGIDRecord], *, variants: int, seed: int) -> Targets:
+    """Crops with small shifts, mirrored, with other hair and backgrounds from the third variant on."""
+    rows = [
+        [_target(record, variant, np.random.default_rng((seed, index, variant))) for variant in range(variants)]
+        for index, record in enumerate(records)
+    ]
+    stacked = [[torch.stack([row[v][k] for v in range(variants)]) for row in rows] for k in range(5)]
+    return Targets(*(torch.stack(column) for column in stacked))
+
+
+def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    square = Square.around(record.box).scaled(rng.uniform(0.92, 1.08), shift=tuple(rng.normal(0, 0.015, 2)))
+    portrait = open_portrait(record, square, SIZE)
+    landmarks = square.points(np.array(record.landmarks), SIZE)
+    measured = measure_attributes(portrait.photo, portrait.label_map)
+    hair, background = measured.hair, measured.background
+    if variant % 2:
+        portrait, landmarks = portrait.mirrored(), _mirrored(landmarks, SIZE)
+    if variant >= 2 and hair not in (None, "bald") and rng.random() < 0.6:
+        hair = str(rng.choice(list(HAIR_COLOURS)))
+        portrait = recolour_hair(portrait, hair, rng)
+    if variant >= 2 and rng.random() < 0.75:
+        background = str(rng.choice(list(BACKGROUND_COLOURS)))
+        portrait = replace_background(portrait, background, rng)
+    words = (GENDERS.index(record.gender), EXPRESSIONS.index(measured.expression))
+    words += (HAIRS.index(hair), BACKGROUNDS.index(background))
+    masks = region_masks(portrait.label_map)
+    none = np.zeros((SIZE, SIZE), bool)
+    return (
+        torch.from_numpy(portrait.photo.copy()),
+        _to_latent(~np.isin(portrait.label_map, (0,))),
+        torch.stack([_to_latent(masks.get(name, none)) for name in REGION_NAMES]),
+        torch.from_numpy(landmarks),
+        torch.tensor(words, dtype=torch.uint8),
+    )
+
+
+def _mirrored(landmarks: Float[np.ndarray, "5 2"], size: int) -> Float[np.ndarray, "5 2"]:
+    return ((landmarks * (-1, 1)) + (size - 1, 0))[[1, 0, 2, 4, 3]].astype(np.float32)
+
+
+def _to_latent(mask: Bool[np.ndarray, "128 128"]) -> Bool[Tensor, "16 16"]:
+    share = torch.from_numpy(mask).float().view(LATENT, 8, LATENT, 8).mean((1, 3))
+    return share > (0.3 if mask.mean() > 0.02 else 0.05)
+
+
+@dataclass(frozen=True)
+class Donors:
+    """Aligned faces whose mouths contradict another photo's expression."""
+
+    smiling: UInt8[np.ndarray, "m 150 150 3"]
+    serious: UInt8[np.ndarray, "k 150 150 3"]
+
+    @classmethod
+    def choose(cls, records: Sequence[FGIDRecord], *, count: int = 100) -> "Donors":
+        """The first photos of each expression."""
+        found: dict[str, list[np.ndarray]] = {"smiling": [], "serious": []}
+        for record in records:
+            faces = found.get(_expression(record) or "", [])
+            if len(faces) < count:
+                photo = Image.open(record.photo).convert("RGB")
+                faces.append(np.asarray(align_face(photo, np.array(record.landmarks), DlibImageEncoder.image_size)))
+        return cls(np.stack(found["smiling"]), np.stack(found["serious"]))
+
+    def opposite(self, expression: str | None, rng: np.random.Generator) -> np.ndarray:
+        """A face of the other expression."""
+        faces = self.serious if expression == "smiling" else self.smiling
+        return faces[rng.integers(len(faces))]
+
+
+def build_references(
+    records: Sequence[FGIDRecord], *, first: int, variants: int, seed: int, donors: Donors, encoder: DlibImageEncoder
+) -> References:
+    """References of a slice of the records that begins at index `first`; variant 0 is the photo as it is.
+
+    The second half of the variants contradicts the target in hair and expression, not in who it is.
+    """
+    parts: list[list[Tensor]] = []
+    for index, record in enumerate(records):
+        for variant in range(variants):
+            rng = np.random.default_rng((seed, first + index, variant))
+            donor = donors.opposite(_expression(record), rng) if variant >= variants // 2 else None
+            parts.append(encode_reference(*_reference(record, variant, rng, donor), encoder))
+    stacked = [torch.stack([part[k] for part in parts]).unflatten(0, (len(records), variants)) for k in range(4)]
+    references = References(*stacked)
+    references.identity[:, variants // 2 :] = references.identity[:, : variants - variants // 2].clone()
+    return references
+
+
+def _expression(record: FGIDRecord) -> str | None:
+    portrait = open_portrait(record, Square.around(record.box), SIZE)
+    return measure_attributes(portrait.photo, portrait.label_map).expression
+
+
+def _reference(
+    record: FGIDRecord, variant: int, rng: np.random.Generator, donor: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    square = Square.around(record.box, scale=2.2)
+    portrait = open_portrait(record, square, _WORKING_SIZE)
+    landmarks = square.points(np.array(record.landmarks), _WORKING_SIZE)
+    if variant % 2:
+        portrait, landmarks = portrait.mirrored(), _mirrored(landmarks, _WORKING_SIZE)
+    if variant == 0:
+        return portrait.photo, portrait.label_map, landmarks
+    photo = jitter_colour(portrait.photo, rng)
+    if donor is not None:
+        photo = recolour_hair(Portrait(photo, portrait.label_map), str(rng.choice(list(HAIR_COLOURS))), rng).photo
+        photo = paste_mouth(photo, landmarks, donor)
+    moved = landmarks + rng.normal(0, 0.012 * np.ptp(landmarks[:, 0]), landmarks.shape)
+    return photo, portrait.label_map, moved.astype(np.float32)
+
+
+def encode_reference(
+    photo: UInt8[np.ndarray, "h w 3"],
+    label_map: UInt8[np.ndarray, "h w"],
+    landmarks: Float[np.ndarray, "5 2"],
+    encoder: DlibImageEncoder,
+) -> list[Tensor]:
+    """Identity embedding, hidden states of head and regions, and which regions are present."""
+    reference = aligned_reference(photo, label_map, landmarks)
+    face = align_face(Image.fromarray(photo), landmarks, encoder.image_size)
+    pixels = encoder.pixels([reference.whole, *reference.regions.values()])
+    hidden = encoder.encode(pixels).half()
+    regions = torch.zeros(len(REGION_NAMES), *hidden.shape[1:], dtype=hidden.dtype)
+    present = torch.tensor([name in reference.regions for name in REGION_NAMES])
+    regions[present] = hidden[1:]
+    with torch.no_grad():
+        identity = encoder.network(encoder.pixels([face]))[0]
+    return [identity, hidden[0], regions, present]

@@ -1,0 +1,72 @@
+"""The two losses of the paper and the weights of the first."""
+
+from dataclasses import dataclass
+
+from diffusers import SchedulerMixin
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+LOCALISATION_WEIGHT = 0.01  # section 3.3 of arXiv:2404.16771
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars of one step; `total` is minimised, the others are None when they are switched off."""
+
+    total: Tensor
+    noise: Tensor
+    localisation: Tensor | None = None
+    identity: Tensor | None = None
+
+    def named(self) -> dict[str, Tensor]:
+        """For the loop and its log: `loss` and the parts that exist."""
+        parts = {"noise": self.noise, "localisation": self.localisation, "identity": self.identity}
+        return {"loss": self.total, **{name: value for name, value in parts.items() if value is not None}}
+
+
+def noise_loss(
+    prediction: Float[Tensor, "b c h w"],
+    target: Float[Tensor, "b c h w"],
+    weights: Float[Tensor, " b"],
+    mask: Float[Tensor, "b 1 h w"],
+) -> Tensor:
+    """Mean squared error over the pixels of the mask (all ones, or the person), weighted by sample."""
+    squared = (prediction.float() - target.float()).square().mean(1, keepdim=True)
+    per_sample = (squared * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
+    return (weights * per_sample).mean()
+
+
+def signal_to_noise(scheduler: SchedulerMixin, timesteps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """alpha-bar / (1 - alpha-bar) at each timestep; 0 at the last one with zero terminal SNR."""
+    kept: Tensor = scheduler.alphas_cumprod[timesteps.cpu()].to(timesteps.device)
+    return kept / (1 - kept)
+
+
+def min_snr_weights(snr: Float[Tensor, " b"], *, prediction_type: str, gamma: float = 5.0) -> Float[Tensor, " b"]:
+    """Min-SNR weights (arXiv:2303.09556), for noise or velocity prediction."""
+    capped = snr.clamp(max=gamma)
+    return capped / (snr + 1) if prediction_type == "v_prediction" else capped / snr.clamp(min=1e-8)
+
+
+def localisation_loss(
+    maps: Float[Tensor, "b h q n"], masks: Float[Tensor, "b n q"], valid: Bool[Tensor, "b n"]
+) -> Tensor:
+    """Attention of each region's token outside its region minus inside, of one layer.
+
+    Each map is divided by its maximum, as in the release, so that the loss does not depend on how many pixels there
+    are. Samples without regions count as zero.
+
+    Args:
+        maps: attention probabilities of the region tokens, over heads and pixels.
+        masks: region masks at the same resolution, 0..1.
+        valid: which regions exist.
+    """
+    maps = maps.float().transpose(2, 3)  # b h n q
+    maps = maps / (maps.amax(-1, keepdim=True) + 1e-5)
+    inside = masks[:, None].to(maps.dtype)
+    outside = 1 - inside
+    # Eq. 1 of arXiv:2404.16771: each mean is over its own pixels.
+    mean_outside = (maps * outside).sum(-1) / outside.sum(-1).clamp(min=1e-6)
+    mean_inside = (maps * inside).sum(-1) / inside.sum(-1).clamp(min=1e-6)
+    per_region = (mean_outside - mean_inside) * valid[:, None]
+    return (per_region.sum(-1) / valid.sum(-1).clamp(min=1)[:, None]).mean()
