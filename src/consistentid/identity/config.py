@@ -43,12 +43,6 @@ class Quirks(BaseModel):
     text_layer: int = Field(
         -1, le=-1, description="hidden state of the text encoders, -2 = the penultimate (SDXL, both streams)"
     )
-    marked_streams: Literal["all", "first"] = Field(
-        "all", description="the release marks SDXL's first stream only; in the second the marker stays as text"
-    )
-    text_only: Literal["with_caption", "prompt"] = Field(
-        "with_caption", description="text before the merge step: with the unmarked caption, or (SDXL) the bare prompt"
-    )
     negative_regions: bool = Field(
         False, description="the release fuses zero-image regions into the negative prompt at the positive positions"
     )
@@ -60,7 +54,7 @@ OFFICIAL_SD15 = Quirks(
 )  # fmt: skip
 OFFICIAL_SDXL = Quirks(
     prompt_style="official_sdxl", whole_view="photo", region_view="photo", region_pairing="position",
-    channel_order="bgr", parser_size=1280, text_layer=-2, marked_streams="first", text_only="prompt",
+    channel_order="bgr", parser_size=1280, text_layer=-2,
     negative_regions=True,
 )  # fmt: skip
 

@@ -64,7 +64,8 @@ class _Perceiver(nn.Module):
     def forward(self, image: Float[Tensor, "n t di"]) -> Float[Tensor, "n d"]:
         latents = self.latents.expand(len(image), -1, -1)
         image = self.proj_in(image)
-        for attention, feed_forward in self.layers:  # type: ignore[misc]
+        for layer in self.layers:
+            attention, feed_forward = layer.children()
             latents = latents + attention(image, latents)
             latents = latents + feed_forward(latents)
         token: Tensor = self.norm_out(self.proj_out(latents))[:, 0]
@@ -99,7 +100,7 @@ class _Fuse(nn.Module):
         return output
 
 
-class FacialEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class FacialEncoder(ModelMixin, ConfigMixin):
     """Replaces the text embedding of every marked word by one that also knows the region's image.
 
     Args:
@@ -109,7 +110,7 @@ class FacialEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         depth: number of perceiver layers.
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
+    @register_to_config
     def __init__(self, *, image_dim: int = 1280, text_dim: int = 768, width: int = 1024, depth: int = 8) -> None:
         super().__init__()
         self.visual_projection = _Perceiver(image_dim, text_dim, width, depth)

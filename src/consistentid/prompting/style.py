@@ -1,0 +1,73 @@
+"""How a facial prompt is worded: the styles that weights were trained with, as data."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MARKER = "<|facial|>"  # stands behind a marked word in texts; never reaches a text encoder
+
+
+class FacialPromptStyle(BaseModel):
+    """Wording, order and cutting of a facial prompt.
+
+    Attributes:
+        name: key in `STYLES`.
+        template: the caption that is used when no describer is asked.
+        joined: prompt and caption together, when they fit.
+        joined_long: the same when they do not fit; None: shorten the caption instead.
+        marking: "clauses" keeps the caption's order and its clauses without a region; "release" repeats what the
+            released checkpoints were trained with.
+        max_caption: longer captions (in characters) are dropped; None: any length is taken and shortened.
+        length: tokens of the text encoder's context.
+        always_end: whether a cut text still ends with the end token; the release did not.
+        text_only: the text before the merge step.
+        mark_all_streams: whether every tokenizer knows the marker; the release added it to SDXL's first only, so in
+            the second it stays as ordinary text.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    template: str
+    joined: str
+    joined_long: str | None = None
+    marking: Literal["clauses", "release"]
+    max_caption: int | None = Field(None, gt=0)
+    length: int = Field(77, gt=2)
+    always_end: bool = True
+    text_only: Literal["with_caption", "prompt"] = "with_caption"
+    mark_all_streams: bool = True
+
+
+ALIGNED = FacialPromptStyle(
+    name="aligned",
+    template="The person has one face, two ears, two eyes, one nose, and one mouth.",
+    joined="{prompt}, {caption}",
+    marking="clauses",
+)
+OFFICIAL_SD15 = FacialPromptStyle(
+    name="official_sd15",
+    template="The person has one face, one nose, two eyes, two ears, and one mouth.",
+    joined="{prompt}Detail:{caption}",
+    joined_long="Detail:{caption} Caption:{prompt}",
+    marking="release",
+    max_caption=330,
+    always_end=False,
+)
+OFFICIAL_SDXL = OFFICIAL_SD15.model_copy(
+    update={
+        "name": "official_sdxl",
+        "template": "The person has one face, one nose, two eyes, two ears, and a mouth.",
+        "joined": "{prompt}; Detail:{caption}",
+        "joined_long": "; Detail:{caption} Caption:{prompt}",
+        "text_only": "prompt",
+        "mark_all_streams": False,
+    }
+)
+OFFICIAL_INPAINT = OFFICIAL_SD15.model_copy(
+    update={
+        "name": "official_inpaint",
+        "template": "The person has one nose, two eyes, two ears, and a mouth.",
+    }
+)
+STYLES = {style.name: style for style in (ALIGNED, OFFICIAL_SD15, OFFICIAL_SDXL, OFFICIAL_INPAINT)}
