@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from consistentid.errors import InvalidSettings
+
 MARKER = "<|facial|>"  # stands behind a marked word in texts; never reaches a text encoder
 
 
@@ -71,3 +73,14 @@ OFFICIAL_INPAINT = OFFICIAL_SD15.model_copy(
     }
 )
 STYLES = {style.name: style for style in (ALIGNED, OFFICIAL_SD15, OFFICIAL_SDXL, OFFICIAL_INPAINT)}
+
+
+def style_named(name: str) -> FacialPromptStyle:
+    """The style of a name.
+
+    Raises:
+        InvalidSettings: there is none of that name.
+    """
+    if name not in STYLES:
+        raise InvalidSettings(f"unknown facial-prompt style {name!r}; choose from {', '.join(STYLES)}")
+    return STYLES[name]
