@@ -49,8 +49,9 @@ def photo_name(source: PhotoSource) -> str:
     """How messages call a photo: its file name where it has one."""
     if isinstance(source, str | Path):
         return Path(source).name or str(source)
-    if isinstance(source, Image.Image) and getattr(source, "filename", ""):
-        return Path(str(source.filename)).name  # type: ignore[attr-defined]
+    filename = getattr(source, "filename", None)  # PIL sets it on images opened from a path
+    if filename:
+        return Path(str(filename)).name
     return "the photo"
 
 

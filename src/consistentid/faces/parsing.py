@@ -33,8 +33,11 @@ class FaceParser(Protocol):
 
     name: str
 
-    def parse(self, photo: UInt8[np.ndarray, "h w 3"], face: DetectedFace) -> UInt8[np.ndarray, "h w"]:
-        """Label map of the photo for one of its faces; background where the parser did not look."""
+    def parse(self, photo: UInt8[np.ndarray, "h w 3"], face: DetectedFace) -> UInt8[np.ndarray, "h2 w2"]:
+        """Label map of the whole photo for one of its faces; background where the parser did not look.
+
+        It has the photo's size, or the parser's own resolution when the parser stretches the photo.
+        """
         ...
 
 
@@ -65,8 +68,9 @@ class SegformerParser:
                 self.source, local_files_only=self.offline, dtype="float32"
             )
         except (OSError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
             raise WeightsNotFound(
-                f"no SegFormer face parser at {self.source}; give a local folder or a hub id ({error})"
+                f"no SegFormer face parser at {self.source}; give a local folder or a hub id ({reason})"
             ) from error
         return model.eval().to(self.device)
 
