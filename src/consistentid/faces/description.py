@@ -229,7 +229,11 @@ class VisionLanguageDescriber:
         return processor, model.eval().to(self.device)
 
     def describe(
-        self, photo: UInt8[np.ndarray, "h w 3"], *, label_map: UInt8[np.ndarray, "h w"], face: DetectedFace
+        self,
+        photo: UInt8[np.ndarray, "h w 3"],
+        *,
+        label_map: UInt8[np.ndarray, "h w"],  # noqa: ARG002  the model sees the photo
+        face: DetectedFace,
     ) -> str:
         """The paper's facial caption, asked about the part of the photo around the face; see `Describer.describe`."""
         caption = self.answer(Image.fromarray(_around(photo, face)), self.question)

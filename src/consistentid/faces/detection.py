@@ -15,6 +15,7 @@ from consistentid.errors import WeightsNotFound
 _DETECTION_SIDE = 800  # px; larger photos are shrunk before dlib looks at them
 _SMALL_FACE_SIDE = 1600  # px; where dlib looks for small faces when it found none
 _LARGEST_ZOOM = 4.0  # and a small photo is enlarged at most so much
+_NARROWEST = 24  # px; nothing fits into less, and dlib's CNN fails on it
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class DlibDetector:
         if scale != 1:
             size = (max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale)))
             seen = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR))
+        if min(seen.shape[:2]) < _NARROWEST:
+            return []
         upsampling = 1 if max(seen.shape[:2]) <= 400 else 0
         if detector == "hog":
             rectangles, scores, _ = self._hog.run(seen, upsampling, 0.0)
