@@ -50,7 +50,7 @@ def build_records(
     known = {record.photo: record for record in read_records(out / RECORDS_NAME)}
     rejected = {Path(json.loads(line)["photo"]) for line in _lines(out / REJECTED_NAME)}
     files = [path for path in _photo_files(photos) if path not in known and path not in rejected]
-    with open(out / RECORDS_NAME, "a") as good, open(out / REJECTED_NAME, "a") as bad:
+    with (out / RECORDS_NAME).open("a") as good, (out / REJECTED_NAME).open("a") as bad:
         for path in tqdm(files, desc="analysing photos", mininterval=5):
             about = metadata.get(str(path.relative_to(photos)), {})
             try:
@@ -137,9 +137,7 @@ def _record(
     )
 
 
-def _label_map(
-    path: Path, photos: Path, out: Path, photo: np.ndarray, face: DetectedFace, parser: FaceParser
-) -> Path:
+def _label_map(path: Path, photos: Path, out: Path, photo: np.ndarray, face: DetectedFace, parser: FaceParser) -> Path:
     given = photos / "label_maps" / f"{path.stem}.png"
     if given.is_file():
         with Image.open(given) as label_map:

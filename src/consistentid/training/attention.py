@@ -50,7 +50,7 @@ class AttentionRecorder:
     def _hook(self) -> Callable[..., None]:
         def keep(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: Tensor) -> None:
             if self.positions is not None:
-                context = kwargs.get("encoder_hidden_states")
+                context = kwargs["encoder_hidden_states"]
                 text = context[0] if isinstance(context, tuple) else context
                 hidden = args[0] if args else kwargs["hidden_states"]
                 self.maps.append(region_columns(layer, hidden, text, self.positions))
@@ -59,7 +59,7 @@ class AttentionRecorder:
 
 
 def cross_attention_layers(unet: UNet2DConditionModel, *, largest: int | None = None) -> tuple[str, ...]:
-    """Names of the cross-attention layers; with `largest`, of the blocks that have at most that many latent pixels a side."""
+    """Names of the cross-attention layers, or of those whose maps are at most `largest` pixels wide."""
     depth = {f"down_blocks.{i}": i for i in range(len(unet.down_blocks))}
     count = len(unet.up_blocks)
     depth |= {f"up_blocks.{i}": count - 1 - i for i in range(count)} | {"mid_block": count - 1}

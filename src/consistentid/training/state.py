@@ -15,9 +15,13 @@ KEEP = 2
 class Stateful(Protocol):
     """Anything with a state dict: optimizer, schedule, EMA."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on."""
+        ...
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Go on from there."""
+        ...
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -29,6 +33,23 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint, or None."""
     found = checkpoints(folder)
     return found[-1] if found else None
+
+
+def save_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Write every parameter and buffer of a finished stage, whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, module in modules.items():
+        state = {key: value.contiguous() for key, value in module.state_dict().items()}
+        save_file(state, temporary / f"{name}.safetensors")
+    temporary.rename(folder)
+
+
+def load_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Read what `save_modules` wrote."""
+    for name, module in modules.items():
+        module.load_state_dict(load_file(folder / f"{name}.safetensors"))
 
 
 def save_state(folder: Path, step: int, *, modules: Mapping[str, nn.Module], parts: Mapping[str, Stateful]) -> Path:

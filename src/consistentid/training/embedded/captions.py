@@ -50,5 +50,10 @@ def corpus() -> list[str]:
     from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS
 
     rng = np.random.default_rng(0)
-    choices = (("man", "woman", None), ("smiling", "serious", None), (*HAIR_COLOURS, "bald", None), (*BACKGROUND_COLOURS, None))
+    choices = (
+        ("man", "woman", None),
+        ("smiling", "serious", None),
+        (*HAIR_COLOURS, "bald", None),
+        (*BACKGROUND_COLOURS, None),
+    )
     return [random_prompt(Attributes(*(rng.choice(np.array(c, object)) for c in choices)), rng) for _ in range(4000)]

@@ -62,7 +62,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """16 x 16 latents; attention at 8 x 8 and 4 x 4, where heads are about 64 wide (attention_head_dim = their number)."""
+    """16 x 16 latents; attention at 8 x 8 and 4 x 4 (`attention_head_dim` is the number of heads, about 60 wide)."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=8,

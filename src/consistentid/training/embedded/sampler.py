@@ -13,7 +13,7 @@ from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.embedded.captions import Attributes, random_prompt
 from consistentid.training.embedded.store import BACKGROUNDS, EXPRESSIONS, GENDERS, HAIRS, References, Targets
 
-Tokenize = Callable[[str], tuple[Tensor, dict[str, int]]]
+Tokenize = Callable[[str, bool], tuple[Tensor, dict[str, int]]]
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,11 @@ class StoreSampler:
     Attributes:
         latents: of every target.
         persons: index of the person of each photo.
-        tokenize: prompt -> ids (77) and the position of each region's word.
+        tokenize: prompt, and whether the caption follows -> ids (77) and the position of each region's word.
         contradict: how often a reference with other hair and another mouth stands beside a text that names both:
             the text must win.
         other_photo: how often the reference is another photo of the same person, where there is one.
+        without_caption: how often the text is the prompt alone, as in the plain pipeline.
     """
 
     latents: Float[Tensor, "n v 8 16 16"]
@@ -36,6 +37,7 @@ class StoreSampler:
     tokenize: Tokenize
     contradict: float = 0.5
     other_photo: float = 0.6
+    without_caption: float = 0.15
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
         """A batch; the same generator state gives the same batch."""
@@ -44,7 +46,8 @@ class StoreSampler:
         ids, positions, contradicted = [], [], []
         for photo, variant in zip(photos, variants, strict=True):
             contradicts = bool(rng.random() < self.contradict)
-            tokens, where = self.tokenize(random_prompt(self._attributes(photo, variant, contradicts, rng), rng))
+            prompt = random_prompt(self._attributes(photo, variant, contradicts, rng), rng)
+            tokens, where = self.tokenize(prompt, bool(rng.random() >= self.without_caption))
             ids.append(tokens)
             positions.append([where.get(name, 0) for name in REGION_NAMES])
             contradicted.append(contradicts)

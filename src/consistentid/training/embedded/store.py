@@ -96,11 +96,14 @@ def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
     return Portrait(np.asarray(photo), np.asarray(label_map))
 
 
-def build_targets(records: Sequence[FGIDRecord], *, variants: int, seed: int) -> Targets:
-    """Crops with small shifts, mirrored, with other hair and backgrounds from the third variant on."""
+def build_targets(first: int, records: Sequence[FGIDRecord], *, variants: int, seed: int) -> Targets:
+    """Targets of a slice of the records that begins at index `first`.
+
+    Crops with small shifts, every second one mirrored, with other hair and backgrounds from the third variant on.
+    """
     rows = [
         [_target(record, variant, np.random.default_rng((seed, index, variant))) for variant in range(variants)]
-        for index, record in enumerate(records)
+        for index, record in enumerate(records, first)
     ]
     stacked = [[torch.stack([row[v][k] for v in range(variants)]) for row in rows] for k in range(5)]
     return Targets(*(torch.stack(column) for column in stacked))
@@ -120,8 +123,12 @@ def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple
     if variant >= 2 and rng.random() < 0.75:
         background = str(rng.choice(list(BACKGROUND_COLOURS)))
         portrait = replace_background(portrait, background, rng)
-    words = (GENDERS.index(record.gender), EXPRESSIONS.index(measured.expression))
-    words += (HAIRS.index(hair), BACKGROUNDS.index(background))
+    words = (
+        GENDERS.index(record.gender),
+        EXPRESSIONS.index(measured.expression),
+        HAIRS.index(hair),
+        BACKGROUNDS.index(background),
+    )
     masks = region_masks(portrait.label_map)
     none = np.zeros((SIZE, SIZE), bool)
     return (
@@ -167,16 +174,17 @@ class Donors:
 
 
 def build_references(
-    records: Sequence[FGIDRecord], *, first: int, variants: int, seed: int, donors: Donors, encoder: DlibImageEncoder
+    first: int, records: Sequence[FGIDRecord], *, variants: int, seed: int, donors: Donors
 ) -> References:
     """References of a slice of the records that begins at index `first`; variant 0 is the photo as it is.
 
     The second half of the variants contradicts the target in hair and expression, not in who it is.
     """
+    encoder = DlibImageEncoder()
     parts: list[list[Tensor]] = []
-    for index, record in enumerate(records):
+    for index, record in enumerate(records, first):
         for variant in range(variants):
-            rng = np.random.default_rng((seed, first + index, variant))
+            rng = np.random.default_rng((seed, index, variant))
             donor = donors.opposite(_expression(record), rng) if variant >= variants // 2 else None
             parts.append(encode_reference(*_reference(record, variant, rng, donor), encoder))
     stacked = [torch.stack([part[k] for part in parts]).unflatten(0, (len(records), variants)) for k in range(4)]

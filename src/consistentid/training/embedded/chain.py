@@ -1,0 +1,228 @@
+"""The whole chain: photos -> records -> autoencoder -> parser -> stores -> U-Net stages -> a folder that generates.
+
+Every stage leaves a finished result under its own name in the output folder and is not done again; a stage that was
+stopped goes on from its newest checkpoint.
+"""
+
+import logging
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
+
+from consistentid.dataset.build import build_records
+from consistentid.dataset.holdout import split
+from consistentid.dataset.record import FGIDRecord
+from consistentid.errors import InvalidSettings
+from consistentid.faces.crops import Square, crop_square
+from consistentid.faces.detection import DlibDetector
+from consistentid.faces.parsing import SegformerParser
+from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.prompting.style import ALIGNED
+from consistentid.training.embedded import store
+from consistentid.training.embedded.autoencoder import AutoencoderTask, new_autoencoder
+from consistentid.training.embedded.captions import corpus
+from consistentid.training.embedded.config import DiffusionStage, EmbeddedConfig
+from consistentid.training.embedded.diffusion import (
+    DiffusionTask,
+    choose_trained,
+    facial_prompt_tokenizer,
+    new_models,
+    trained_modules,
+    with_losses,
+)
+from consistentid.training.embedded.export import export_model
+from consistentid.training.embedded.models import new_tokenizer
+from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
+from consistentid.training.embedded.sampler import StoreSampler
+from consistentid.training.loop import fit
+from consistentid.training.state import load_modules, save_modules
+from consistentid.training.step import TrainingModels
+
+logger = logging.getLogger(__name__)
+
+Store = TypeVar("Store", store.Targets, store.References)
+_CROP = 192  # px of the crops that the autoencoder sees
+_CROP_SCALE = 2.4
+_PARSER_CROP = 256
+_CHUNK = 50
+EMBEDDED = Path(__file__).resolve().parents[2] / "embedded"
+
+
+@dataclass
+class Chain:
+    """One run; each property is a stage's result, made when it is first asked for."""
+
+    config: EmbeddedConfig
+
+    def run(self) -> Path:
+        """Train everything and return the folder of the finished model."""
+        torch.set_num_threads(self.config.threads)
+        models: TrainingModels | None = None
+        for name in self.config.diffusion:
+            models = self._diffusion(name, models)
+            if models is None:
+                raise InvalidSettings(f"stage {name} was stopped by max_minutes; run the same command to go on")
+        if models is None:
+            raise InvalidSettings("the configuration names no diffusion stage")
+        target = self.config.out / "model"
+        export_model(target, models=models, autoencoder=self.autoencoder, tokenizer=self.tokenizer, parser=self.parser)
+        return target
+
+    @cached_property
+    def records(self) -> list[FGIDRecord]:
+        """Every usable photo."""
+        if self.config.photos is None:
+            raise InvalidSettings("no photos: name a folder in the configuration or with --photos")
+        return build_records(
+            self.config.photos,
+            self.config.out / "records",
+            detector=DlibDetector(),
+            parser=SegformerParser(EMBEDDED / "parser"),
+            caption=ALIGNED.template,
+        )
+
+    @cached_property
+    def training_records(self) -> list[FGIDRecord]:
+        """Without the held-out people."""
+        return split(self.records)[0]
+
+    @cached_property
+    def encoder(self) -> DlibImageEncoder:
+        """The frozen image encoder."""
+        return DlibImageEncoder()
+
+    @cached_property
+    def tokenizer(self) -> CLIPTokenizer:
+        """Learnt from the captions' grammar."""
+        return new_tokenizer([*corpus(), *[ALIGNED.template] * 200])
+
+    @cached_property
+    def autoencoder(self) -> AutoencoderTiny:
+        """Stage 1; its scaling factor gives latents of unit variance."""
+        folder = self.config.out / "autoencoder"
+        if not (folder / "final").is_dir():
+            torch.manual_seed(self.config.autoencoder.loop.seed)
+            model = new_autoencoder().to(memory_format=torch.channels_last)
+            crops = _crops(self.training_records, _CROP_SCALE, _CROP)
+            task = AutoencoderTask(model, crops, self.encoder.network, batch_size=self.config.autoencoder.batch_size)
+            self._finish(fit(task, self.config.autoencoder.loop, folder=folder), folder)
+            model.register_to_config(scaling_factor=1 / float(_encode(model, crops[:512]).float().std()))
+            _save_whole(model, folder / "final")
+        model = AutoencoderTiny.from_pretrained(folder / "final")
+        return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    @cached_property
+    def parser(self) -> SegformerForSemanticSegmentation:
+        """Stage 2."""
+        folder = self.config.out / "parser"
+        if not (folder / "final").is_dir():
+            torch.manual_seed(self.config.parser.loop.seed)
+            model = new_parser()
+            photos = _crops(self.training_records, STORED_SCALE, _PARSER_CROP)
+            labels = _crops(self.training_records, STORED_SCALE, _PARSER_CROP, labels=True)
+            task = ParserTask(model, photos, labels, batch_size=self.config.parser.batch_size)
+            self._finish(fit(task, self.config.parser.loop, folder=folder), folder)
+            _save_whole(model, folder / "final")
+        return SegformerForSemanticSegmentation.from_pretrained(folder / "final")
+
+    @cached_property
+    def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
+        """Stage 3: targets, references and latents."""
+        folder = self.config.out / "store"
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes, records = self.config.store, self.training_records
+        starts = range(0, len(records), _CHUNK)
+        chunks = [records[start : start + _CHUNK] for start in starts]
+        with ProcessPoolExecutor(sizes.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            if not (folder / "targets.safetensors").is_file():
+                make = partial(store.build_targets, variants=sizes.target_variants, seed=0)
+                store.save(_joined(list(pool.map(make, starts, chunks))), folder / "targets.safetensors")
+            if not (folder / "references.safetensors").is_file():
+                donors = store.Donors.choose(records)
+                refer = partial(store.build_references, variants=sizes.reference_variants, seed=0, donors=donors)
+                store.save(_joined(list(pool.map(refer, starts, chunks))), folder / "references.safetensors")
+        targets = store.load_targets(folder / "targets.safetensors")
+        images = targets.images.flatten(0, 1)
+        latents = _encode(self.autoencoder, images) * self.autoencoder.config.scaling_factor
+        references = store.load_references(folder / "references.safetensors")
+        return targets, references, latents.half().unflatten(0, targets.images.shape[:2])
+
+    def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
+        """Stage 4: one of the stages on the U-Net; None when it was stopped before its end."""
+        stage, folder = self.config.diffusion[name], self.config.out / name
+        if models is None:
+            torch.manual_seed(stage.loop.seed)
+            models = new_models(self.tokenizer, self.config.adapter, encoder=self.encoder)
+        finished = folder / "final"
+        if not finished.is_dir():
+            choose_trained(models, stage.train)
+            ready = with_losses(models, stage, autoencoder=self.autoencoder, encoder=self.encoder)
+            if not self._train(ready, stage, folder):
+                return None
+            save_modules(finished, trained_modules(models))
+        load_modules(finished, trained_modules(models))
+        return models
+
+    def _train(self, models: TrainingModels, stage: DiffusionStage, folder: Path) -> bool:
+        targets, references, latents = self.sampler_parts
+        names = {person: index for index, person in enumerate(dict.fromkeys(r.person for r in self.training_records))}
+        sampler = StoreSampler(
+            latents=latents,
+            targets=targets,
+            references=references,
+            persons=torch.tensor([names[record.person] for record in self.training_records]),
+            tokenize=facial_prompt_tokenizer(self.tokenizer),
+            contradict=stage.contradict,
+        )
+        task = DiffusionTask(models, sampler, stage)
+        if models.recorder is None:
+            return fit(task, stage.loop, folder=folder)
+        with models.recorder:
+            return fit(task, stage.loop, folder=folder)
+
+    def _finish(self, finished: bool, folder: Path) -> None:
+        if not finished:
+            raise InvalidSettings(f"stage {folder.name} was stopped by max_minutes; run the same command to go on")
+
+
+def _crops(records: list[FGIDRecord], scale: float, size: int, *, labels: bool = False) -> Tensor:
+    """Square crops (n, size, size, 3), or label maps (n, size, size)."""
+    crops = []
+    for record in records:
+        square = Square.around(record.box, scale=scale)
+        image = Image.open(record.label_map) if labels else Image.open(record.photo).convert("RGB")
+        crops.append(np.asarray(crop_square(image, square, size, nearest=labels)))
+    return torch.from_numpy(np.stack(crops))
+
+
+@torch.no_grad()
+def _encode(autoencoder: AutoencoderTiny, images: Tensor, *, batch: int = 64) -> Tensor:
+    """Unscaled latents of uint8 images (n, s, s, 3)."""
+    parts = []
+    for chunk in images.split(batch):
+        pixels = (chunk.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            parts.append(autoencoder.encode(pixels).latents.float())
+    return torch.cat(parts)
+
+
+def _joined(parts: list[Store]) -> Store:
+    columns = {field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(parts[0])}
+    return type(parts[0])(**columns)
+
+
+def _save_whole(model: AutoencoderTiny | SegformerForSemanticSegmentation, folder: Path) -> None:
+    temporary = folder.with_name(f".{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    temporary.rename(folder)

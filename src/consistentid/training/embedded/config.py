@@ -1,0 +1,72 @@
+"""Configuration of the embedded model's training chain."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from consistentid.training.loop import LoopConfig
+from consistentid.training.step import StepConfig
+
+
+class AdapterSizes(BaseModel):
+    """Sizes of the identity adapter; the rest follows from the recogniser and the text encoder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    projector_width: int = 192
+    facial_width: int = 192
+    facial_depth: int = 2
+    lora_rank: int = 16
+
+
+class SimpleStage(BaseModel):
+    """A stage that only needs the loop: autoencoder and parser."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    loop: LoopConfig
+    batch_size: int = 16
+
+
+class StoreConfig(BaseModel):
+    """How many variants of each photo are computed once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    target_variants: int = Field(default=6, ge=2)
+    reference_variants: int = Field(default=4, ge=2, multiple_of=2)
+    processes: int = Field(default=2, gt=0)
+
+
+class DiffusionStage(BaseModel):
+    """A stage on the U-Net.
+
+    Attributes:
+        train: parts whose weights change; `base` is the U-Net itself.
+        contradict: see `StoreSampler.contradict`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    loop: LoopConfig
+    step: StepConfig
+    train: tuple[Literal["base", "text_encoder", "facial_encoder", "projector", "kv", "lora"], ...]
+    batch_size: int = 32
+    contradict: float = Field(default=0.5, ge=0, le=1)
+
+
+class EmbeddedConfig(BaseModel):
+    """The whole chain; every stage resumes where it was stopped."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["embedded"]
+    photos: Path | None = Field(default=None, description="folder of photos; the command line may give it instead")
+    out: Path = Path("runs/embedded")
+    threads: int = Field(default=2, gt=0)
+    adapter: AdapterSizes = AdapterSizes()
+    store: StoreConfig = StoreConfig()
+    autoencoder: SimpleStage
+    parser: SimpleStage
+    diffusion: dict[str, DiffusionStage] = Field(description="stages on the U-Net, in order")

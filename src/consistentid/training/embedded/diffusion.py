@@ -1,0 +1,108 @@
+"""Stages on the U-Net: the base model with the identity branch, then the identity adapter alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from consistentid.faces.dlib_resnet import CHIP_SIZE
+from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.config import AdapterConfig
+from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.prompting.facial_prompt import compose_facial_prompt, plain_ids
+from consistentid.prompting.style import ALIGNED
+from consistentid.training.attention import AttentionRecorder, cross_attention_layers
+from consistentid.training.embedded.config import AdapterSizes, DiffusionStage
+from consistentid.training.embedded.models import new_scheduler, new_text_encoder, new_unet
+from consistentid.training.embedded.sampler import StoreSampler, Tokenize
+from consistentid.training.identity_loss import IdentityCritic
+from consistentid.training.step import TrainingModels, training_step
+
+LOCALISED_PIXELS = 8  # eq. 1 looks at the attention at 8 x 8; at 4 x 4 a region is smaller than a pixel
+
+
+def new_models(tokenizer: CLIPTokenizer, sizes: AdapterSizes, *, encoder: DlibImageEncoder) -> TrainingModels:
+    """Untrained parts with the adapter attached; the same torch seed gives the same weights."""
+    unet = new_unet()
+    config = AdapterConfig.preset("embedded", **sizes.model_dump())
+    adapter = IdentityAdapter.new(config, unet)
+    adapter.attach(unet, trainable=True)
+    black = torch.zeros(1, 3, CHIP_SIZE, CHIP_SIZE)
+    return TrainingModels(
+        unet=unet.to(memory_format=torch.channels_last),
+        text_encoder=new_text_encoder(tokenizer),
+        adapter=adapter,
+        scheduler=new_scheduler(),
+        zero_features=encoder.encode(black)[0].float(),
+        empty_ids=plain_ids("", tokenizer, ALIGNED.length)[0],
+    )
+
+
+def facial_prompt_tokenizer(tokenizer: CLIPTokenizer) -> Tokenize:
+    """Prompt -> ids and region tokens, by the same composition as in generation; on demand without the caption."""
+
+    @lru_cache(maxsize=200_000)
+    def tokenize(prompt: str, with_caption: bool) -> tuple[Tensor, dict[str, int]]:
+        if not with_caption:
+            return plain_ids(prompt, tokenizer, ALIGNED.length)[0], {}
+        composed = compose_facial_prompt(prompt, tokenizers=(tokenizer,), style=ALIGNED)
+        return composed.ids[0], dict(zip(composed.regions, composed.positions, strict=True))
+
+    return tokenize
+
+
+@dataclass
+class DiffusionTask:
+    """Random batches through `training_step`."""
+
+    models: TrainingModels
+    sampler: StoreSampler
+    stage: DiffusionStage
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """See `Task.modules`."""
+        return trained_modules(self.models)
+
+    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """See `Task.losses`."""
+        batch = self.sampler.draw(self.stage.batch_size, generator)
+        return training_step(self.models, batch, generator, config=self.stage.step).named()
+
+
+def trained_modules(models: TrainingModels) -> dict[str, nn.Module]:
+    """Networks that a stage may change; projector, k/v branch and LoRAs live inside the U-Net."""
+    return {
+        "unet": models.unet,
+        "text_encoder": models.text_encoder,
+        "facial_encoder": models.adapter.facial_encoder,
+    }
+
+
+def choose_trained(models: TrainingModels, parts: Iterable[str]) -> None:
+    """Let only the named parts require gradients."""
+    chosen = set(parts)
+    models.unet.requires_grad_("base" in chosen)
+    models.text_encoder.requires_grad_("text_encoder" in chosen)
+    for group, parameters in models.adapter.parameters_by_group().items():
+        for parameter in parameters.values():
+            parameter.requires_grad_(group in chosen)
+
+
+def with_losses(
+    models: TrainingModels, stage: DiffusionStage, *, autoencoder: AutoencoderTiny, encoder: DlibImageEncoder
+) -> TrainingModels:
+    """The models with what the stage's losses need."""
+    side = models.unet.config.sample_size
+    layers = tuple(
+        name
+        for name in cross_attention_layers(models.unet, largest=LOCALISED_PIXELS)
+        if name not in cross_attention_layers(models.unet, largest=min(LOCALISED_PIXELS, side) - 1)
+    )
+    recorder = AttentionRecorder(models.unet, layers) if stage.step.localisation_weight else None
+    critic = IdentityCritic(autoencoder, encoder.network) if stage.step.identity_weight else None
+    return replace(models, recorder=recorder, critic=critic)

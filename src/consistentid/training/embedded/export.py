@@ -1,0 +1,46 @@
+"""The finished model as a folder: a normal StableDiffusionPipeline, its identity adapter and its face parser."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
+
+from consistentid.training.step import TrainingModels
+
+
+def export_model(
+    target: Path,
+    *,
+    models: TrainingModels,
+    autoencoder: AutoencoderTiny,
+    tokenizer: CLIPTokenizer,
+    parser: SegformerForSemanticSegmentation,
+) -> None:
+    """Write the folder in fp16 safetensors, replacing an older one only when all is written.
+
+    The adapter is detached first, so that the U-Net's folder holds the base model alone.
+    """
+    temporary = target.with_name(f".{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    adapter = models.adapter
+    adapter.detach()
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=models.text_encoder,
+        tokenizer=tokenizer,
+        unet=models.unet.to(memory_format=torch.contiguous_format),
+        scheduler=models.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(temporary, safe_serialization=True)
+    adapter.load_state({name: value.half() for name, value in adapter.state().items()})
+    adapter.facial_encoder.half()
+    adapter.save_pretrained(temporary / "adapter")
+    parser.half().save_pretrained(temporary / "parser", safe_serialization=True)
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.rename(target)

@@ -1,0 +1,75 @@
+"""Eq. 1 against the release's numbers and a brute-force version; the noise loss and its weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch.nn import functional as F
+
+from consistentid.training.losses import localisation_loss, min_snr_weights, noise_loss, signal_to_noise
+from tests.fixtures.parity.fixtures import array
+
+PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
+
+
+def test_localisation_loss_equals_the_release() -> None:
+    maps = torch.softmax(2 * torch.from_numpy(array("in.scores", (16, 256, 77))), dim=-1)
+    masks = torch.from_numpy((array("in.seg", (2, 5, 64, 64)) > 0.6).astype(np.float32))
+    masks = F.interpolate(masks, size=(16, 16), mode="bilinear", antialias=True).flatten(2)
+    positions = torch.tensor([[5, 9, 14, 20, 31], [4, 8, 12, 0, 0]])
+    valid = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    maps = maps.view(2, 8, 256, 77).gather(3, positions[:, None, None].expand(2, 8, 256, 5))
+    expected = float(np.load(PARITY / "modules.npz")["loss.localization"])
+    assert float(localisation_loss(maps, masks, valid)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_localisation_loss_equals_brute_force() -> None:
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.rand(2, 3, 16, 5, generator=generator)
+    masks = (torch.rand(2, 5, 16, generator=generator) > 0.5).float()
+    valid = torch.tensor([[True, False, True, True, False], [True, True, False, False, False]])
+    totals = []
+    for sample in range(2):
+        for head in range(3):
+            regions = []
+            for region in range(5):
+                if valid[sample, region]:
+                    p = maps[sample, head, :, region]
+                    p = p / (p.max() + 1e-5)
+                    m = masks[sample, region].bool()
+                    regions.append(p[~m].mean() - p[m].mean())
+            totals.append(torch.stack(regions).mean())
+    assert torch.allclose(localisation_loss(maps, masks, valid), torch.stack(totals).mean(), atol=1e-6)
+
+
+def test_localisation_loss_falls_when_attention_moves_inside() -> None:
+    masks = torch.zeros(1, 1, 16)
+    masks[..., :4] = 1
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    inside = masks[:, :, :, None].expand(1, 1, 16, 1).clone()
+    assert localisation_loss(inside, masks, valid) < localisation_loss(1 - inside, masks, valid)
+
+
+def test_samples_without_regions_add_nothing() -> None:
+    loss = localisation_loss(torch.rand(2, 2, 16, 5), torch.rand(2, 5, 16), torch.zeros(2, 5, dtype=torch.bool))
+    assert float(loss) == 0
+
+
+def test_noise_loss_looks_at_the_mask_only() -> None:
+    target = torch.zeros(1, 4, 4, 4)
+    prediction = torch.zeros_like(target)
+    prediction[..., 2:, :] = 3.0
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2, :] = 1
+    assert float(noise_loss(prediction, target, torch.ones(1), mask)) == 0
+    assert float(noise_loss(prediction, target, torch.ones(1), torch.ones_like(mask))) == pytest.approx(4.5)
+
+
+def test_min_snr_weights_are_finite_at_zero_terminal_snr() -> None:
+    scheduler = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    snr = signal_to_noise(scheduler, torch.tensor([0, 500, 999]))
+    weights = min_snr_weights(snr, prediction_type="v_prediction")
+    assert snr[-1] == 0 and torch.isfinite(weights).all()
+    assert torch.allclose(weights, torch.minimum(snr, torch.tensor(5.0)) / (snr + 1))
