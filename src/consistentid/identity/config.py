@@ -25,11 +25,8 @@ class Quirks(BaseModel):
     prompt_style: Literal["aligned", "official_sd15", "official_sdxl", "official_inpaint"] = Field(
         "aligned", description="captions are worded, ordered and cut as in training"
     )
-    whole_view: Literal["aligned_face", "photo"] = Field(
-        "aligned_face", description="the global branch saw the aligned face, or (release) the whole photo"
-    )
-    region_view: Literal["aligned_face", "photo"] = Field(
-        "aligned_face", description="regions were cut from the aligned face, or (release) from the whole photo"
+    reference: Literal["aligned_face", "photo"] = Field(
+        "aligned_face", description="the encoder saw the upright face and head, or (release) all of the photo"
     )
     region_pairing: Literal["name", "position"] = Field(
         "name", description="a word gets its own region's image, or (release) the image at the same position in a list"
@@ -49,11 +46,11 @@ class Quirks(BaseModel):
 
 
 OFFICIAL_SD15 = Quirks(
-    prompt_style="official_sd15", whole_view="photo", region_view="photo", region_pairing="position",
+    prompt_style="official_sd15", reference="photo", region_pairing="position",
     parser_size=512, negative_regions=True,
 )  # fmt: skip
 OFFICIAL_SDXL = Quirks(
-    prompt_style="official_sdxl", whole_view="photo", region_view="photo", region_pairing="position",
+    prompt_style="official_sdxl", reference="photo", region_pairing="position",
     channel_order="bgr", parser_size=1280, text_layer=-2,
     negative_regions=True,
 )  # fmt: skip
@@ -84,6 +81,7 @@ class AdapterConfig(BaseModel):
         lora_rank: rank of the LoRAs on q, k, v and out of every attention layer.
         shortcut: whether the projector adds its input tokens to its output.
         merge_fraction: share of the steps that run without region features, unless the caller says otherwise.
+        caption: the fixed caption that the weights were trained with; None: that of the describer.
         identity_scale: weight of the identity tokens, unless the caller says otherwise.
     """
 
@@ -102,6 +100,7 @@ class AdapterConfig(BaseModel):
     lora_rank: int = Field(gt=0)
     shortcut: bool = False
     merge_fraction: float = Field(0.6, ge=0, le=1)
+    caption: str | None = None
     identity_scale: float = Field(1.0, ge=0)
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     quirks: Quirks = Quirks()

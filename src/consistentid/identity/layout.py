@@ -50,14 +50,14 @@ class AttentionLayer:
 
     def base_weight(self, checkpoint_name: str) -> Tensor:
         """Its weight, without any LoRA."""
-        layer = self.linear(checkpoint_name)
+        layer: Any = self.linear(checkpoint_name)
         weight: Tensor = getattr(layer, "base_layer", layer).weight
         return weight
 
 
 def attention_layers(unet: nn.Module) -> Iterator[AttentionLayer]:
     """The attention layers of a U-Net in the checkpoint's order; those of an attached projector do not count."""
-    names = (name.removesuffix(".processor") for name in unet.attn_processors)  # type: ignore[operator, union-attr]
+    names = (name.removesuffix(".processor") for name in unet.attn_processors)  # type: ignore[union-attr]
     own = (name for name in names if not name.startswith("encoder_hid_proj."))
     for index, name in enumerate(own):
         yield AttentionLayer(index, name, unet.get_submodule(name))

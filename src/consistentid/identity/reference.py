@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.crops import align_face
 from consistentid.faces.regions import region_masks
+from consistentid.identity.config import Quirks
 
 ALIGNED_SIZE = 150
 WHOLE_ZOOM = 0.7  # the whole branch shows the head, the regions the face
@@ -20,6 +22,23 @@ class ReferenceImages:
 
     whole: Image.Image
     regions: dict[str, Image.Image]
+
+
+def reference_images(analysis: FaceAnalysis, quirks: Quirks) -> ReferenceImages:
+    """What the image encoder is to see of an analysed face."""
+    if quirks.reference == "photo":
+        return photo_reference(analysis.photo, analysis.official_region_masks)
+    return aligned_reference(analysis.photo, analysis.label_map, analysis.landmarks)
+
+
+def photo_reference(photo: UInt8[np.ndarray, "h w 3"], masks: dict[str, UInt8[np.ndarray, "h w"]]) -> ReferenceImages:
+    """Mode `official`: the whole photo, and the photo on black under masks of 0..255."""
+    image = Image.fromarray(photo)
+    black = Image.new("RGB", image.size)
+    return ReferenceImages(
+        whole=image,
+        regions={name: Image.composite(image, black, Image.fromarray(mask)) for name, mask in masks.items()},
+    )
 
 
 def aligned_reference(

@@ -19,6 +19,8 @@ class FacialPromptStyle(BaseModel):
         joined_long: the same when they do not fit; None: shorten the caption instead.
         marking: "clauses" keeps the caption's order and its clauses without a region; "release" repeats what the
             released checkpoints were trained with.
+        words: the regions that are marked: all of them, so that the text does not depend on what the photo shows, or
+            (release) only those with an image.
         max_caption: longer captions (in characters) are dropped; None: any length is taken and shortened.
         length: tokens of the text encoder's context.
         always_end: whether a cut text still ends with the end token; the release did not.
@@ -34,6 +36,7 @@ class FacialPromptStyle(BaseModel):
     joined: str
     joined_long: str | None = None
     marking: Literal["clauses", "release"]
+    words: Literal["all", "with_image"] = "all"
     max_caption: int | None = Field(None, gt=0)
     length: int = Field(77, gt=2)
     always_end: bool = True
@@ -53,6 +56,7 @@ OFFICIAL_SD15 = FacialPromptStyle(
     joined="{prompt}Detail:{caption}",
     joined_long="Detail:{caption} Caption:{prompt}",
     marking="release",
+    words="with_image",
     max_caption=330,
     always_end=False,
 )

@@ -1,0 +1,262 @@
+"""Conditioner: analysed faces and prompts -> Conditioning, in batches."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from consistentid.errors import InvalidSettings
+from consistentid.faces.analysis import FaceAnalysis
+from consistentid.faces.regions import REGION_NAMES, REGIONS
+from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.conditioning import Conditioning
+from consistentid.identity.image_encoder import ImageEncoder, zero_features
+from consistentid.identity.reference import ReferenceImages, reference_images
+from consistentid.identity.text import TextEmbeddings, encode_text
+from consistentid.prompting.facial_prompt import FacialPrompt, compose_facial_prompt, plain_ids
+from consistentid.prompting.style import style_named
+
+__all__ = ["Conditioner", "Conditioning"]
+
+# The order of the release's image list: by parser label, so eyes come before ears (design notes, method 3.6).
+_LABEL_ORDER = tuple(region.name for region in sorted(REGIONS, key=lambda region: region.official_labels))
+
+
+@dataclass(frozen=True)
+class _References:
+    """Features of one analysed face: of the whole image and of each region the photo shows."""
+
+    whole: Float[Tensor, "t di"]
+    regions: dict[str, Float[Tensor, "t di"]]
+
+
+class Conditioner:
+    """Turns faces and prompts into what the U-Net is given.
+
+    Args:
+        adapter: its FacialEncoder and conventions.
+        text_encoders: those of the base model, one or two.
+        tokenizers: likewise.
+        image_encoder: the one that the adapter was trained with.
+
+    Raises:
+        InvalidSettings: the image encoder is not the one that the adapter was trained with.
+    """
+
+    def __init__(
+        self,
+        adapter: IdentityAdapter,
+        *,
+        text_encoders: Sequence[Any],
+        tokenizers: Sequence[Any],
+        image_encoder: ImageEncoder,
+    ) -> None:
+        config = adapter.config
+        if (image_encoder.hidden_size, image_encoder.num_tokens) != (config.image_dim, config.image_tokens):
+            raise InvalidSettings(
+                f"the image encoder gives {image_encoder.num_tokens} x {image_encoder.hidden_size} features, the "
+                f"adapter expects {config.image_tokens} x {config.image_dim}; use the encoder it was trained with"
+            )
+        self.adapter = adapter
+        self.text_encoders = list(text_encoders)
+        self.tokenizers = list(tokenizers)
+        self.image_encoder = image_encoder
+        self.style = style_named(config.quirks.prompt_style)
+
+    @classmethod
+    def from_pipeline(cls, adapter: IdentityAdapter, pipeline: Any, *, image_encoder: ImageEncoder) -> Self:
+        """With the text encoders of a stock pipeline."""
+        names = [""] if getattr(pipeline, "text_encoder_2", None) is None else ["", "_2"]
+        return cls(
+            adapter,
+            text_encoders=[getattr(pipeline, f"text_encoder{name}") for name in names],
+            tokenizers=[getattr(pipeline, f"tokenizer{name}") for name in names],
+            image_encoder=image_encoder,
+        )
+
+    @torch.no_grad()
+    def condition(
+        self,
+        analysis: FaceAnalysis | Sequence[FaceAnalysis],
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str | Sequence[str] = "",
+        caption: str | Sequence[str] | None = None,
+        images_per_prompt: int = 1,
+        regions: Collection[str] | None = None,
+        identity: bool = True,
+    ) -> Conditioning:
+        """Embeddings for a batch of images.
+
+        Args:
+            analysis: one face for all prompts, or one per prompt.
+            prompt: one prompt for all faces, or one per face.
+            negative_prompt: one for all, or one each.
+            caption: description of the face, for all or each; None: the adapter's fixed caption, else the analysis's.
+            images_per_prompt: images of each pair, one after the other.
+            regions: the regions that take part, of those that the photo shows; None: all, (): none.
+            identity: whether the identity tokens know the person; without, they are those of the guidance branch.
+
+        Raises:
+            InvalidSettings: faces, prompts, negative prompts or captions differ in number.
+            InvalidPrompt: see `compose_facial_prompt`.
+        """
+        count = _batch_size(analysis, prompt, negative_prompt, caption)
+        analyses = _each(analysis, count)
+        references = self._references(analyses)
+        shown = [[name for name in reference.regions if regions is None or name in regions] for reference in references]
+        _check_regions(regions)
+        prompts = [
+            self.facial_prompt(text, face, regions=names, caption=words)
+            for text, face, names, words in zip(
+                _each(prompt, count), analyses, shown, _each(caption, count), strict=True
+            )
+        ]
+        slots = [self._slots(one, names) for one, names in zip(prompts, shown, strict=True)]
+        features = [
+            [reference.regions[name] for name, _ in pairs] for reference, pairs in zip(references, slots, strict=True)
+        ]
+        regional = self._regional(features, [[position for _, position in pairs] for pairs in slots])
+        text = self._texts(prompts, _each(negative_prompt, count), regional)
+        conditioning = self._with_identity(text, prompts, analyses, references if identity else None)
+        return conditioning.repeat(images_per_prompt) if images_per_prompt > 1 else conditioning
+
+    def facial_prompt(
+        self, prompt: str, analysis: FaceAnalysis, *, regions: Collection[str], caption: str | None = None
+    ) -> FacialPrompt:
+        """The facial prompt of a face, in the adapter's style; `regions` are those with an image."""
+        words = caption if caption is not None else self.adapter.config.caption
+        return compose_facial_prompt(
+            prompt,
+            caption=analysis.description if words is None else words,
+            regions=REGION_NAMES if self.style.words == "all" else regions,
+            tokenizers=self.tokenizers,
+            style=self.style,
+        )
+
+    @cached_property
+    def zero_features(self) -> Float[Tensor, "t di"]:
+        """Hidden states of the zero image."""
+        return self._placed(zero_features(self.image_encoder))
+
+    def _slots(self, prompt: FacialPrompt, shown: Collection[str]) -> list[tuple[str, int]]:
+        """Which region's image goes to which position."""
+        if self.adapter.config.quirks.region_pairing == "position":
+            images = [name for name in _LABEL_ORDER if name in prompt.marked_regions and name in shown]
+            return list(zip(images, prompt.positions, strict=False))
+        return [pair for pair in zip(prompt.regions, prompt.positions, strict=True) if pair[0] in shown]
+
+    def _references(self, analyses: Sequence[FaceAnalysis]) -> list[_References]:
+        """Features of all images of all distinct faces, encoded in one batch."""
+        distinct = {id(analysis): analysis for analysis in analyses}
+        images = {key: reference_images(face, self.adapter.config.quirks) for key, face in distinct.items()}
+        flat = [image for reference in images.values() for image in (reference.whole, *reference.regions.values())]
+        encoded = iter(self._placed(self.image_encoder.encode(self.image_encoder.pixels(flat))))
+        by_face = {key: _take(reference, encoded) for key, reference in images.items()}
+        return [by_face[id(analysis)] for analysis in analyses]
+
+    def _regional(self, features: list[list[Tensor]], positions: list[list[int]]) -> "_Regional":
+        """Padded to the same number of regions; padded ones are invalid."""
+        n = max(1, *(len(row) for row in positions))
+        zero = self.zero_features
+        stacked = torch.stack([torch.stack([*row, *[zero] * (n - len(row))]) for row in features])
+        padded = torch.tensor([[*row, *[0] * (n - len(row))] for row in positions])
+        valid = torch.tensor([[index < len(row) for index in range(n)] for row in positions])
+        return _Regional(stacked, padded.to(zero.device), valid.to(zero.device))
+
+    def _texts(
+        self, prompts: Sequence[FacialPrompt], negatives: Sequence[str], regional: "_Regional"
+    ) -> dict[str, Tensor | None]:
+        full = self._encode([[one.ids, one.ids_2] for one in prompts])
+        bare = self._encode([[one.text_only_ids, one.text_only_ids_2] for one in prompts])
+        negative = self._encode(
+            [[plain_ids(text, tokenizer, self.style.length) for tokenizer in self.tokenizers] for text in negatives]
+        )
+        negative_tokens = negative.tokens
+        if self.adapter.config.quirks.negative_regions:
+            nothing = self.zero_features.expand_as(regional.features)
+            negative_tokens = self._fuse(negative.tokens, nothing, regional)
+        return {
+            "prompt_embeds": self._fuse(full.tokens, regional.features, regional),
+            "text_only_embeds": bare.tokens,
+            "negative_embeds": negative_tokens,
+            "negative_text_only_embeds": negative_tokens,
+            "pooled": full.pooled,
+            "text_only_pooled": bare.pooled,
+            "negative_pooled": negative.pooled,
+        }
+
+    def _fuse(self, text: Tensor, features: Tensor, regional: "_Regional") -> Tensor:
+        encoder = self.adapter.facial_encoder
+        fused: Tensor = encoder(text.to(encoder.dtype), features, regional.positions, regional.valid)
+        return fused.to(text.dtype)
+
+    def _encode(self, ids: Sequence[Sequence[Tensor | None]]) -> TextEmbeddings:
+        streams = [
+            torch.cat([row[index] for row in ids])  # type: ignore[misc]
+            for index in range(len(self.text_encoders))
+        ]
+        encoded = encode_text(self.text_encoders, streams, layer=self.adapter.config.quirks.text_layer)
+        device = self.adapter.facial_encoder.device
+        pooled = None if encoded.pooled is None else encoded.pooled.to(device)
+        return TextEmbeddings(encoded.tokens.to(device), pooled)
+
+    def _with_identity(
+        self,
+        text: dict[str, Tensor | None],
+        prompts: Sequence[FacialPrompt],
+        analyses: Sequence[FaceAnalysis],
+        references: list[_References] | None,
+    ) -> Conditioning:
+        embeddings = self._placed(torch.stack([torch.from_numpy(face.identity_embedding) for face in analyses]))
+        nobody = torch.zeros_like(embeddings)
+        nothing = self.zero_features.expand(len(analyses), -1, -1)
+        return Conditioning(
+            **text,  # type: ignore[arg-type]
+            identity=nobody if references is None else embeddings,
+            image_features=nothing if references is None else torch.stack([face.whole for face in references]),
+            negative_identity=nobody,
+            negative_image_features=nothing,
+            facial_prompts=tuple(prompts),
+        )
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        encoder = self.adapter.facial_encoder
+        return tensor.to(device=encoder.device, dtype=encoder.dtype)
+
+
+@dataclass(frozen=True)
+class _Regional:
+    """Region features of a batch, as the FacialEncoder takes them."""
+
+    features: Float[Tensor, "b n t di"]
+    positions: Int[Tensor, "b n"]
+    valid: Bool[Tensor, "b n"]
+
+
+def _take(reference: ReferenceImages, encoded: Any) -> _References:
+    return _References(next(encoded), {name: next(encoded) for name in reference.regions})
+
+
+def _batch_size(*values: object) -> int:
+    lengths = {len(value) for value in values if isinstance(value, list | tuple)}
+    if len(lengths) > 1 or 0 in lengths:
+        raise InvalidSettings(
+            f"lists of {' and '.join(str(length) for length in sorted(lengths))} entries were given for faces, "
+            "prompts, negative prompts and captions; give one for all or one for each image"
+        )
+    return lengths.pop() if lengths else 1
+
+
+def _each(value: Any, count: int) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value] * count
+
+
+def _check_regions(regions: Collection[str] | None) -> None:
+    unknown = sorted(set(regions or ()) - set(REGION_NAMES))
+    if unknown:
+        raise InvalidSettings(f"unknown region {unknown[0]!r}; choose from {', '.join(REGION_NAMES)}")
