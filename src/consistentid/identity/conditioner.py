@@ -1,7 +1,7 @@
 """Conditioner: analysed faces and prompts -> Conditioning, in batches."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES, REGIONS
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioning import Conditioning
-from consistentid.identity.image_encoder import ImageEncoder, zero_features
+from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
 from consistentid.identity.reference import ReferenceImages, reference_images
 from consistentid.identity.text import TextEmbeddings, encode_text
 from consistentid.prompting.facial_prompt import FacialPrompt, compose_facial_prompt, plain_ids
@@ -68,14 +68,16 @@ class Conditioner:
         self.style = style_named(config.quirks.prompt_style)
 
     @classmethod
-    def from_pipeline(cls, adapter: IdentityAdapter, pipeline: Any, *, image_encoder: ImageEncoder) -> Self:
-        """With the text encoders of a stock pipeline."""
+    def from_pipeline(
+        cls, pipeline: Any, adapter: IdentityAdapter, *, image_encoder: ImageEncoder | None = None
+    ) -> Self:
+        """With the text encoders of a stock pipeline, and the image encoder that the adapter's config names."""
         names = [""] if getattr(pipeline, "text_encoder_2", None) is None else ["", "_2"]
         return cls(
             adapter,
             text_encoders=[getattr(pipeline, f"text_encoder{name}") for name in names],
             tokenizers=[getattr(pipeline, f"tokenizer{name}") for name in names],
-            image_encoder=image_encoder,
+            image_encoder=image_encoder or image_encoder_for(adapter.config.image_encoder, device=pipeline.device),
         )
 
     @torch.no_grad()
@@ -123,6 +125,7 @@ class Conditioner:
         regional = self._regional(features, [[position for _, position in pairs] for pairs in slots])
         text = self._texts(prompts, _each(negative_prompt, count), regional)
         conditioning = self._with_identity(text, prompts, analyses, references if identity else None)
+        conditioning = replace(conditioning, regions=tuple(tuple(name for name, _ in pairs) for pairs in slots))
         return conditioning.repeat(images_per_prompt) if images_per_prompt > 1 else conditioning
 
     def facial_prompt(

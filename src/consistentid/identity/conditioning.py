@@ -25,6 +25,7 @@ class Conditioning:
         negative_identity: zeros, for the guidance branch.
         negative_image_features: hidden states of the zero image, for the guidance branch.
         facial_prompts: one per image.
+        regions: the regions of each image whose features are in its text.
         pooled: SDXL's pooled embedding after the merge step; None with one text encoder.
         text_only_pooled: the same up to the merge step.
         negative_pooled: of the negative prompt.
@@ -39,12 +40,18 @@ class Conditioning:
     negative_identity: Float[Tensor, "b di"]
     negative_image_features: Float[Tensor, "b t df"]
     facial_prompts: tuple[FacialPrompt, ...]
+    regions: tuple[tuple[str, ...], ...] = ()
     pooled: Float[Tensor, "b dp"] | None = None
     text_only_pooled: Float[Tensor, "b dp"] | None = None
     negative_pooled: Float[Tensor, "b dp"] | None = None
 
     def __len__(self) -> int:
         return len(self.facial_prompts)
+
+    @property
+    def facial_prompt(self) -> FacialPrompt:
+        """The facial prompt of the first image."""
+        return self.facial_prompts[0]
 
     def image_embeds(self, *, guidance: bool) -> Float[Tensor, "n 1 di"]:
         """What goes into a pipeline's `ip_adapter_image_embeds=[...]`; with guidance the negative half first."""
@@ -77,14 +84,16 @@ class Conditioning:
         """Several conditionings of one model as one batch."""
         names = [field.name for field in fields(Conditioning) if isinstance(getattr(parts[0], field.name), Tensor)]
         prompts = tuple(prompt for part in parts for prompt in part.facial_prompts)
+        regions = tuple(names for part in parts for names in part.regions)
         tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-        return replace(parts[0], facial_prompts=prompts, **tensors)
+        return replace(parts[0], facial_prompts=prompts, regions=regions, **tensors)
 
     def _map(self, change: Callable[[Tensor], Tensor], *, repeat: int = 1) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         prompts = tuple(prompt for prompt in self.facial_prompts for _ in range(repeat))
-        return replace(self, facial_prompts=prompts, **tensors)
+        regions = tuple(names for names in self.regions for _ in range(repeat))
+        return replace(self, facial_prompts=prompts, regions=regions, **tensors)
 
 
 def _halves(negative: Tensor, positive: Tensor, guidance: bool) -> Tensor:
