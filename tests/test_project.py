@@ -3,9 +3,9 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,12 +65,13 @@ def test_example_jobs_name_existing_photos() -> None:
 
 def test_help_lists_the_verbs_quickly() -> None:
     command = [sys.executable, "-c", "from consistentid.cli.app import main; main()", "--help"]
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    elapsed = time.perf_counter() - began
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    computed = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     for verb in ("generate", "analyze", "train", "doctor"):
         assert re.search(rf"\b{verb}\b", done.stdout), f"{verb} is not listed"
-    assert elapsed < 5  # the goal is 0.5 s; what this catches is torch at import, also on a busy machine
+    assert computed < 1.5  # seconds of a core, so that a busy machine does not matter; 0.5 s on a quiet one
 
 
 def test_help_imports_no_heavy_library() -> None:
@@ -80,7 +81,7 @@ def test_help_imports_no_heavy_library() -> None:
         "heavy = {'torch', 'diffusers', 'transformers', 'dlib', 'cv2', 'peft'} & set(sys.modules)\n"
         "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.returncode == 0, done.stderr
 
 
