@@ -2,8 +2,11 @@
 
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from jaxtyping import Float
 from PIL import Image, PngImagePlugin
@@ -53,33 +56,56 @@ class Portrait:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise InvalidSettings(f"{path.name}: portraits are saved as .png, which carries their record")
-        info = PngImagePlugin.PngInfo()
+        info = generated_info(self.settings.versions)
         info.add_itxt(TEXT_KEY, self.settings.model_dump_json())
-        info.add_itxt(XMP_KEYWORD, xmp_packet(tool=f"consistentid {self.settings.versions.get('consistentid', '')}"))
         save_png(self.image, path, info=info)
         return path
 
 
+def generated_info(versions: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    """PNG metadata that says the picture was made by a model of this package."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(XMP_KEYWORD, xmp_packet(tool=f"consistentid {versions.get('consistentid', '')}"))
+    return info
+
+
 def save_png(image: Image.Image, path: Path, *, info: PngImagePlugin.PngInfo | None = None) -> None:
-    """Write a PNG through a temporary file in the same folder.
+    """Write a PNG that appears complete or not at all.
 
     Raises:
         InvalidSettings: the folder cannot be made or written to.
     """
-    temporary: str | None = None
+    with _appearing(path) as file:
+        image.save(file, format="PNG", pnginfo=info)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears complete or not at all.
+
+    Raises:
+        InvalidSettings: the folder cannot be made or written to.
+    """
+    with _appearing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file open for writing that gets its name when the block ends well."""
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}", suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, format="PNG", pnginfo=info)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            yield file
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
         temporary = None
     except OSError as error:
         raise InvalidSettings(f"cannot write {path}: {error.strerror or error}; choose another place") from None
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def read_settings(path: str | Path) -> PortraitSettings:

@@ -1,13 +1,12 @@
 """What is asked for and what was done: requests, their settings, and the record written into every portrait."""
 
-from typing import Literal
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from consistentid.errors import InvalidSettings
 
 TEXT_TO_IMAGE = "text-to-image"
-Face = int | Literal["largest", "left", "right", "center"]
 
 
 class GenerationSettings(BaseModel):
@@ -21,12 +20,12 @@ class GenerationSettings(BaseModel):
         scheduler: a short name (`ddim`, `euler`, …) or the name of any diffusers scheduler class.
         guidance: classifier-free guidance scale; 1 or less switches it off and halves the work.
         identity_scale: strength of the identity tokens and their LoRAs; 0 is the base model.
-        merge_step: last step (from 0) that runs without region features, -1 for none; a float is the share of the
-            steps that do.
+        merge_step: last step (from 0) that runs without region features, -1 for none; a float is its share of all
+            steps, where 0.0 means none.
         size: width, height in pixels.
         regions: the regions that take part, None for all that the photo shows.
         caption: description of the face; None lets the describer write it.
-        face: which face of the photo.
+        face: which face of the photo: largest, left, right, centre, largest:1, … (see `FaceAnalyzer.analyze`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,7 +41,7 @@ class GenerationSettings(BaseModel):
     size: tuple[int, int] | None = None
     regions: tuple[str, ...] | None = None
     caption: str | None = None
-    face: Face = "largest"
+    face: int | str = "largest"
 
     @model_validator(mode="after")
     def _check(self) -> "GenerationSettings":
@@ -75,6 +74,8 @@ class PortraitSettings(GenerationSettings):
         photo: path of the photo, None when it came from memory.
         photo_sha256: of the decoded, upright RGB pixels and their size.
         analysis_sha256: of what the face analysis found.
+        facial_prompt: prompt and caption as the text encoder read them.
+        regions_used: regions that took part, in the order of their words.
         model, adapter: where the weights came from.
         weights_sha256: of every parameter that took part.
         dtype, device, threads: of the denoising run; its arithmetic depends on them.
@@ -90,6 +91,8 @@ class PortraitSettings(GenerationSettings):
     photo: str | None = None
     photo_sha256: str
     analysis_sha256: str
+    facial_prompt: str = ""
+    regions_used: tuple[str, ...] = ()
     model: str
     adapter: str | None = None
     weights_sha256: str
@@ -105,10 +108,9 @@ class PortraitSettings(GenerationSettings):
         """The settings of the request this portrait came from."""
         return GenerationSettings(**self.model_dump(include=set(GenerationSettings.model_fields)))
 
-    def asks_the_same(self, other: "PortraitSettings") -> bool:
-        """Whether two records describe the same picture, up to the batch it was made in and library versions."""
-        ignored = {"photo", "batch_size", "batch_position", "versions", "threads"}
-        return self.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)
+    def matches(self, wanted: Mapping[str, object]) -> bool:
+        """Whether this portrait is what a request asks for: every value given there is the one recorded here."""
+        return all(getattr(self, name) == value for name, value in wanted.items() if value is not None)
 
 
 def explain(error: ValidationError) -> str:
@@ -116,6 +118,10 @@ def explain(error: ValidationError) -> str:
     parts = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
-        reason = "is no known setting" if problem["type"] == "extra_forbidden" else problem["msg"]
+        reason = (
+            "is no known setting"
+            if problem["type"] == "extra_forbidden"
+            else problem["msg"].removeprefix("Value error, ")
+        )
         parts.append(f"{where}: {reason}" if where else reason)
     return "; ".join(parts)

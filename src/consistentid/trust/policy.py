@@ -63,7 +63,9 @@ class PromptPolicy:
         if minor and (explicit or _first(text, SUGGESTIVE)):
             raise PromptRefused("the prompt sexualises a minor, which is never allowed")
         if explicit and self.refuse_sexualised:
-            raise PromptRefused(f"the prompt asks for sexualised content (“{explicit}”); describe the portrait otherwise")
+            raise PromptRefused(
+                f"the prompt asks for sexualised content (“{explicit}”); describe the portrait otherwise"
+            )
         blocked = _first(text, self.blocked)
         if blocked:
             raise PromptRefused(f"the prompt contains “{blocked}”, which the policy of this installation blocks")

@@ -1,0 +1,117 @@
+"""What `consistentid generate` does, with the heavy libraries loaded."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from consistentid.cli.options import Loading
+from consistentid.errors import InvalidSettings
+from consistentid.generation.settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from consistentid.generation.generator import PortraitGenerator
+    from consistentid.generation.portrait import Portrait
+
+
+def make(
+    photo: Path, prompt: str, *, settings: GenerationSettings, out: Path | None, sheet: Path | None, loading: Loading
+) -> int:
+    """Portraits of one photo; 1 when the safety checker withheld any."""
+    from consistentid.generation.request import GenerationRequest
+
+    paths = output_paths(out, count=settings.num_images)
+    generator = _generator(loading)
+    prepared = generator.prepare(GenerationRequest(photo, prompt, settings))
+    portraits = generator.render([prepared], batch_size=loading.batch_size, progress=loading.shows_progress)[0]
+    withheld = _save(portraits, paths)
+    if sheet is not None:
+        from consistentid.generation.sheet import save_sheet
+
+        save_sheet(prepared.analysis, portraits, sheet)
+        print(sheet)
+    return 1 if withheld else 0
+
+
+def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path | None, loading: Loading) -> int:
+    """The portrait of an earlier file again."""
+    from consistentid.generation.portrait import read_settings
+    from consistentid.generation.reproduce import reproduce
+
+    if sheet is not None:
+        raise InvalidSettings("--like makes one portrait again, without --sheet")
+    record = read_settings(like)
+    path = output_paths(out or like.with_name(f"{like.stem}_again.png"), count=1)[0]
+    generator = _generator(
+        Loading(
+            model=record.model,
+            adapter=record.adapter,
+            device=record.device,
+            dtype=record.dtype,  # type: ignore[arg-type]
+            offline=loading.offline,
+        )
+    )
+    return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0
+
+
+def run_job_file(jobs: Path, *, out: Path | None, loading: Loading) -> int:
+    """All jobs of a file; 1 when any was bad."""
+    from consistentid.generation.jobs import read_jobs, run_jobs
+
+    if out is None or out.suffix.lower() == ".png":
+        raise InvalidSettings("--jobs writes many portraits; say where with --out FOLDER")
+    good, bad = read_jobs(jobs)
+    report = run_jobs(
+        _generator(loading),
+        good,
+        out=out,
+        photos=jobs.parent,
+        batch_size=loading.batch_size,
+        progress=loading.shows_progress,
+    )
+    bad = bad + report.bad
+    print(f"{len(report.done)} done, {len(report.skipped)} there already, {len(bad)} bad; see {out}")
+    for job in bad:
+        sys.stderr.write(f"consistentid: {job.name}: {job.reason}\n")
+    return 1 if bad else 0
+
+
+def output_paths(out: Path | None, *, count: int) -> list[Path]:
+    """Where `count` portraits go: a file, numbered files, or portrait*.png in a folder.
+
+    Raises:
+        InvalidSettings: the name has another suffix than .png.
+    """
+    target = Path("portrait.png") if out is None else out
+    if target.is_dir() or not target.suffix:
+        target = target / "portrait.png"
+    if target.suffix.lower() != ".png":
+        raise InvalidSettings(f"{target.name}: portraits are saved as .png, which carries their record")
+    if count == 1:
+        return [target]
+    return [target.with_name(f"{target.stem}_{k}{target.suffix}") for k in range(count)]
+
+
+def _generator(loading: Loading) -> "PortraitGenerator":
+    from consistentid.generation.generator import PortraitGenerator
+
+    return PortraitGenerator.from_pretrained(
+        loading.model or "embedded",
+        adapter=loading.adapter,
+        device=loading.device,
+        dtype=loading.dtype,
+        offline=loading.offline,
+    )
+
+
+def _save(portraits: "list[Portrait]", paths: list[Path]) -> int:
+    """Write pictures, say where; how many the safety checker withheld, which are not written."""
+    withheld = 0
+    for portrait, path in zip(portraits, paths, strict=True):
+        if portrait.withheld:
+            withheld += 1
+            sys.stderr.write(
+                f"consistentid: {path.name} was withheld by the model's safety checker; try another seed\n"
+            )
+        else:
+            print(portrait.save(path))
+    return withheld

@@ -1,0 +1,73 @@
+"""The command `consistentid`: one verb per module, imported when it is called."""
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from cyclopts import App, CycloptsError
+
+from consistentid.errors import ConsistentIDError
+
+
+def _version() -> str:
+    try:
+        return version("consistentid")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+app = App(
+    name="consistentid",
+    help="Portraits of the person in a photo, that follow a prompt.",
+    version=_version,
+    help_format="plaintext",
+)
+_VERBS = {
+    "generate": "Make portraits of the person in a photo.",
+    "analyze": "Show what is found in a photo: face, landmarks, regions.",
+    "train": "Train what a configuration file describes.",
+    "doctor": "Check what is installed and where weights are.",
+}
+for _verb, _help in _VERBS.items():
+    app.command(f"consistentid.cli.{_verb}:{_verb}", name=_verb, help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 refused or failed, 2 not understood, 130 interrupted."""
+    logging.basicConfig(format="consistentid: %(message)s", level=logging.WARNING)
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _complain(f"{_sentence(error)} See `consistentid --help`.")
+        return 2
+    except ConsistentIDError as error:
+        _complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _complain(sentence: str) -> None:
+    sys.stderr.write(f"consistentid: {sentence}\n")
+
+
+def _sentence(error: CycloptsError) -> str:
+    """What is wrong, without pydantic's pointers to its own documentation."""
+    from pydantic import ValidationError
+
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ValidationError):
+        problems = (
+            f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}".lstrip(": ")
+            for each in cause.errors()
+        )
+        return "; ".join(problems) + "."
+    return re.sub(r"\s+", " ", str(error)).strip()

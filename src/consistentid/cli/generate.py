@@ -1,0 +1,63 @@
+"""`consistentid generate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from consistentid.cli.options import Loading
+from consistentid.errors import InvalidSettings
+from consistentid.generation.settings import GenerationSettings
+
+
+def generate(
+    photo: Path | None = None,
+    prompt: str | None = None,
+    /,
+    *,
+    settings: Annotated[GenerationSettings | None, Parameter(name="*")] = None,
+    loading: Annotated[Loading | None, Parameter(name="*")] = None,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    sheet: Path | None = None,
+    jobs: Path | None = None,
+    like: Path | None = None,
+) -> int:
+    """Make portraits of the person in a photo, many from a file of jobs, or one again like an earlier portrait.
+
+    Args:
+        photo: the photo of one person.
+        prompt: what the portrait shall show.
+        settings: of the portraits.
+        loading: which model, and how it runs.
+        out: a .png file (several portraits get _0, _1, … before the suffix), or a folder. Default: portrait.png.
+        sheet: also write one picture with the photo, its regions and the portraits.
+        jobs: JSON lines, each with name, photo, prompt, seed and any other setting; --out is the folder for all. Run
+            again, it skips what is there already.
+        like: a portrait made by this command; it is made again, bit for bit on the same machine. Give PHOTO when the
+            photo has moved.
+    """
+    from consistentid.cli import actions
+
+    chosen, how = settings or GenerationSettings(), loading or Loading()
+    if jobs is not None:
+        _only("--jobs", photo=photo, prompt=prompt, like=like, sheet=sheet, **_given(chosen))
+        return actions.run_job_file(jobs, out=out, loading=how)
+    if like is not None:
+        _only("--like", prompt=prompt, model=how.model, adapter=how.adapter, device=how.device, **_given(chosen))
+        return actions.make_again(like, photo=photo, out=out, sheet=sheet, loading=how)
+    if photo is None or prompt is None:
+        raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")
+    return actions.make(photo, prompt, settings=chosen, out=out, sheet=sheet, loading=how)
+
+
+def _given(settings: GenerationSettings) -> dict[str, bool]:
+    return dict.fromkeys(settings.model_fields_set, True)
+
+
+def _only(option: str, **others: object) -> None:
+    """Refuse what has no meaning beside an option."""
+    clashing = [name.replace("_", "-") for name, value in others.items() if value]
+    if clashing:
+        raise InvalidSettings(
+            f"{option} FILE decides {', '.join(clashing)}; leave {'it' if len(clashing) == 1 else 'them'} out"
+        )

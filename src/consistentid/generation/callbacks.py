@@ -1,0 +1,87 @@
+"""What happens between two denoising steps: cancel, report, and the delayed merge of the region features."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from consistentid.errors import GenerationCancelled
+
+Cancel = Callable[[], bool]
+
+
+class Stop(Protocol):
+    """What can be asked whether to stop: a `threading.Event` for example."""
+
+    def is_set(self) -> bool:
+        """True once the work shall stop."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Where a denoising run stands.
+
+    Attributes:
+        step: steps done.
+        steps: steps of this run.
+        latents: (b, c, h, w) after the step.
+    """
+
+    step: int
+    steps: int
+    latents: Tensor
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """A `callback_on_step_end` for stock pipelines.
+
+    Attributes:
+        merged: tensors of the pipeline's loop (`prompt_embeds`, on SDXL also `add_text_embeds`) to put in place
+            once the merge step is done; with guidance they hold the negative part first.
+        merge_step: the last step that runs without region features; steps are counted from 0, and a scheduler of
+            order 2 calls twice a step.
+        cancelled: asked after every step.
+        report: told after every step.
+    """
+
+    merged: Mapping[str, Tensor]
+    merge_step: int
+    cancelled: Cancel
+    report: Callable[[StepReport], None]
+
+    @property
+    def tensor_names(self) -> list[str]:
+        """What the pipeline has to hand over."""
+        return ["latents", *self.merged]
+
+    def __call__(self, pipeline: Any, index: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Called by the pipeline with the index of the step just done; gives back what the next one shall use."""
+        del timestep
+        raise_if(self.cancelled)
+        order = pipeline.scheduler.order
+        if (index + 1) % order == 0 or index + 1 == pipeline.num_timesteps:
+            steps = -(-pipeline.num_timesteps // order)
+            self.report(StepReport(step=index // order + 1, steps=steps, latents=tensors["latents"]))
+        if index // order <= self.merge_step < (index + 1) // order:
+            return dict(self.merged)
+        return {}
+
+
+def raise_if(cancelled: Cancel) -> None:
+    """Stop the work when the caller asked for it.
+
+    Raises:
+        GenerationCancelled: the caller did.
+    """
+    if cancelled():
+        raise GenerationCancelled("generation was cancelled before it was complete; nothing of this run is kept")
+
+
+def as_cancel(stop: Cancel | Stop | None) -> Cancel:
+    """One way to ask, from an event, a callable or nothing."""
+    if stop is None:
+        return lambda: False
+    return stop if callable(stop) else stop.is_set

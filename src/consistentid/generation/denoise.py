@@ -1,0 +1,114 @@
+"""One denoising run of a stock pipeline for a batch of images that share its settings."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from consistentid.generation.callbacks import Cancel, StepEnd, StepReport
+from consistentid.generation.embeddings import pipeline_inputs
+from consistentid.generation.request import Shot
+from consistentid.generation.schedulers import scheduler_named
+from consistentid.generation.tasks import pipeline_for, task_named
+from consistentid.identity.adapter import IdentityAdapter
+
+OutputType = Literal["pil", "latent"]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One image of a run: a picture or its latents, and whether the safety checker blacked it."""
+
+    picture: Image.Image | None
+    latents: Tensor | None
+    withheld: bool
+
+
+def denoise(
+    pipeline: Any,
+    batch: Sequence[Shot],
+    *,
+    adapter: IdentityAdapter,
+    cancelled: Cancel,
+    report: Callable[[StepReport], None],
+    output_type: OutputType,
+) -> list[Rendered]:
+    """Run the pipeline of the batch's task once.
+
+    Args:
+        pipeline: the base model's pipeline, with the adapter attached.
+        batch: images with one `run_key`.
+        adapter: gets the batch's identity scale.
+        cancelled: asked after every step.
+        report: told after every step.
+        output_type: pictures, or the final latents.
+
+    Raises:
+        GenerationCancelled: `cancelled` said so.
+    """
+    request, settings = batch[0].prepared.request, batch[0].prepared.settings
+    task = task_named(request.task)
+    runner = pipeline_for(task, pipeline, components=request.components)
+    runner.set_progress_bar_config(disable=True)
+    guidance = settings.guidance is not None and settings.guidance > 1
+    merge_step = settings.merge_step if isinstance(settings.merge_step, int) else -1
+    inputs = pipeline_inputs(
+        [shot.prepared.embeddings for shot in batch],
+        guidance=guidance,
+        merged_from_start=merge_step < 0,
+        device=pipeline.unet.device,
+    )
+    step_end = StepEnd(merged=inputs.merged, merge_step=merge_step, cancelled=cancelled, report=report)
+    arguments: dict[str, Any] = {
+        **request.inputs,
+        **inputs.arguments,
+        "num_inference_steps": settings.steps,
+        "guidance_scale": settings.guidance if guidance else 1.0,
+        "generator": [torch.Generator().manual_seed(shot.seed) for shot in batch],
+        "callback_on_step_end": step_end,
+        "callback_on_step_end_tensor_inputs": step_end.tensor_names,
+        "output_type": output_type,
+    }
+    if task.sized and settings.size is not None:
+        arguments["width"], arguments["height"] = settings.size
+    given = [shot.latents for shot in batch if shot.latents is not None]
+    if given:
+        arguments["latents"] = torch.cat(given).to(pipeline.unet.device, torch.float32)
+    adapter.set_scale(settings.identity_scale or 0.0)
+    with _scheduler(runner, settings.scheduler or ""), _tokens_given(pipeline.unet):
+        output = runner(**arguments)
+    return _rendered(output, output_type=output_type)
+
+
+@contextmanager
+def _scheduler(runner: Any, name: str) -> Iterator[None]:
+    """Another scheduler for the length of a run; always a fresh one, they keep state."""
+    saved = runner.scheduler
+    runner.scheduler = scheduler_named(name, like=saved)
+    try:
+        yield
+    finally:
+        runner.scheduler = saved
+
+
+@contextmanager
+def _tokens_given(unet: Any) -> Iterator[None]:
+    """Let the U-Net take finished identity tokens instead of projecting the same photo in every step."""
+    layers = unet.encoder_hid_proj.image_projection_layers
+    projector = layers[0]
+    layers[0] = nn.Identity()
+    try:
+        yield
+    finally:
+        layers[0] = projector
+
+
+def _rendered(output: Any, *, output_type: OutputType) -> list[Rendered]:
+    flags = getattr(output, "nsfw_content_detected", None) or [False] * len(output.images)
+    if output_type == "latent":
+        return [Rendered(None, latents.cpu(), withheld=False) for latents in output.images]
+    return [Rendered(image, None, withheld=bool(flag)) for image, flag in zip(output.images, flags, strict=True)]

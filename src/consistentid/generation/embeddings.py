@@ -1,0 +1,69 @@
+"""What a stock pipeline is given for a batch: embeddings before and after the merge step, and identity tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from consistentid.identity.conditioner import Conditioning
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Everything that depends on photo and prompt.
+
+    The identity tokens do not change from step to step, so the projector runs once per photo, not once per step.
+
+    Attributes:
+        conditioning: of b images.
+        identity_tokens: of the person.
+        negative_identity_tokens: of nobody, for the guidance branch.
+    """
+
+    conditioning: Conditioning
+    identity_tokens: Float[Tensor, "b 4 d"]
+    negative_identity_tokens: Float[Tensor, "b 4 d"]
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineInputs:
+    """Arguments of a pipeline's call, and what replaces the tensors of its loop after the merge step."""
+
+    arguments: dict[str, Any]
+    merged: dict[str, Tensor]
+
+
+def pipeline_inputs(
+    parts: Sequence[Embeddings], *, guidance: bool, merged_from_start: bool, device: torch.device
+) -> PipelineInputs:
+    """Join the embeddings of a batch.
+
+    Args:
+        parts: of every image.
+        guidance: whether the pipeline runs the guidance branch; its half comes first in every joined tensor.
+        merged_from_start: whether the region features take part in all steps.
+        device: of the pipeline.
+    """
+    # Latents take the type of the embeddings, and schedulers need its precision, so they stay in float32.
+    joined = Conditioning.cat([part.conditioning for part in parts]).to(device, torch.float32)
+    tokens = torch.cat([part.identity_tokens for part in parts])
+    if guidance:
+        tokens = torch.cat([torch.cat([part.negative_identity_tokens for part in parts]), tokens])
+    first = joined.prompt_embeds if merged_from_start else joined.text_only_embeds
+    arguments: dict[str, Any] = {
+        "prompt_embeds": first,
+        "ip_adapter_image_embeds": [tokens[:, None].to(device, torch.float32)],  # one photo per image
+    }
+    merged = {"prompt_embeds": joined.merged_embeds(guidance=guidance)}
+    if guidance:
+        negative = joined.negative_embeds if merged_from_start else joined.negative_text_only_embeds
+        arguments["negative_prompt_embeds"] = negative
+    pooled = joined.merged_pooled(guidance=guidance)
+    if pooled is not None:
+        arguments["pooled_prompt_embeds"] = joined.pooled if merged_from_start else joined.text_only_pooled
+        arguments["negative_pooled_prompt_embeds"] = joined.negative_pooled
+        merged["add_text_embeds"] = pooled
+    return PipelineInputs(arguments, merged)

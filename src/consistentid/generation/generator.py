@@ -1,0 +1,337 @@
+"""PortraitGenerator: photo and prompt -> portraits, on stock diffusers pipelines."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from consistentid.errors import InvalidSettings
+from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
+from consistentid.generation.callbacks import Cancel, StepReport, Stop, as_cancel, raise_if
+from consistentid.generation.denoise import OutputType, Rendered, denoise
+from consistentid.generation.embeddings import Embeddings
+from consistentid.generation.fingerprint import analysis_sha256, dtype_name, model_sha256, photo_sha256
+from consistentid.generation.loading import load_parts, quiet_loading
+from consistentid.generation.memory import Memory
+from consistentid.generation.portrait import Portrait
+from consistentid.generation.presets import PRESETS
+from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches
+from consistentid.generation.resolve import resolved
+from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings, PortraitSettings
+from consistentid.generation.tasks import task_named
+from consistentid.generation.versions import library_versions
+from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.conditioner import Conditioner
+from consistentid.images import PhotoSource, load_photo
+from consistentid.trust.policy import PromptPolicy
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED = 64  # analyses and conditionings kept in memory
+
+
+class PortraitGenerator:
+    """Analyse -> compose the facial prompt -> condition -> denoise -> record.
+
+    Args:
+        pipeline: a stock Stable Diffusion (or XL) text-to-image pipeline; the adapter is attached to its U-Net.
+        adapter: the method's weights.
+        analyzer: finds the face; without it only finished analyses are accepted.
+        conditioner: makes the conditioning; None for the one the adapter's configuration describes.
+        policy: which prompts are accepted.
+        model, adapter_source: where the weights came from, for the records.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        adapter: IdentityAdapter,
+        *,
+        analyzer: FaceAnalyzer | None,
+        conditioner: Conditioner | None = None,
+        policy: PromptPolicy | None = None,
+        model: str = "in memory",
+        adapter_source: str | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.adapter = adapter
+        self.analyzer = analyzer
+        self.policy = policy or PromptPolicy()
+        self.model = model
+        self.adapter_source = adapter_source
+        if not adapter.is_attached:
+            adapter.attach(pipeline)
+        self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter)
+        self._analyses: Memory[FaceAnalysis] = Memory(_REMEMBERED)
+        self._embeddings: Memory[Embeddings] = Memory(_REMEMBERED)
+        self._running = threading.Lock()  # identity scale, scheduler and image tokens are state of the one U-Net
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = "embedded",
+        *,
+        adapter: str | Path | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        offline: bool = False,
+        analyzer: FaceAnalyzer | None = None,
+        policy: PromptPolicy | None = None,
+    ) -> Self:
+        """Load a base model and an identity adapter.
+
+        Args:
+            model: `embedded` (in the package), a folder, or a hub id of a Stable Diffusion (XL) pipeline.
+            adapter: folder of an identity adapter; by default the folder `adapter` inside the model's.
+            device: where to run; the CPU by default.
+            dtype: of the weights while denoising; `auto` takes what is fast on the device.
+            offline: never download.
+            analyzer: instead of the embedded one.
+            policy: which prompts are accepted.
+
+        Raises:
+            WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
+        """
+        parts = load_parts(model, adapter=adapter, device=device, dtype=dtype, offline=offline, analyzer=analyzer)
+        return cls(
+            parts.pipeline,
+            parts.adapter,
+            analyzer=parts.analyzer,
+            policy=policy,
+            model=parts.model,
+            adapter_source=parts.adapter_source,
+        )
+
+    def generate(
+        self,
+        photo: PhotoSource | FaceAnalysis,
+        prompt: str,
+        *,
+        task: str = TEXT_TO_IMAGE,
+        inputs: Mapping[str, Any] | None = None,
+        components: Mapping[str, Any] | None = None,
+        latents: Float[Tensor, "n c h w"] | None = None,
+        output_type: OutputType = "pil",
+        batch_size: int | None = None,
+        cancel: Cancel | Stop | None = None,
+        callback: Callable[[StepReport], None] | None = None,
+        progress: bool = False,
+        **settings: Any,
+    ) -> list[Portrait]:
+        """Make portraits of the person in a photo.
+
+        Args:
+            photo: anything `images.load_photo` reads, or a finished analysis.
+            prompt: what the portrait shall show.
+            task: entry of `generation.tasks.TASKS`.
+            inputs: what the task needs besides, such as `image` and `strength`.
+            components: networks the task needs besides, such as `controlnet`.
+            latents: start noise instead of drawing it from the seed.
+            output_type: `latent` leaves the final latents undecoded.
+            batch_size: images in one denoising run.
+            cancel: a `threading.Event`, or a callable asked after every step.
+            callback: told after every step.
+            progress: show a progress bar on stderr.
+            **settings: fields of `GenerationSettings`.
+
+        Returns:
+            `num_images` portraits, image k drawn with seed + k.
+
+        Raises:
+            InvalidSettings: a setting is unknown or out of range.
+            PromptRefused: the policy does not accept the prompt.
+            UnreadableImage, NoFaceFound, FaceNotSelected: the photo cannot be used.
+            GenerationCancelled: `cancel` said so.
+        """
+        request = GenerationRequest(
+            photo,
+            prompt,
+            GenerationSettings.of(**settings),
+            task=task,
+            inputs=inputs or {},
+            components=components or {},
+            latents=latents,
+        )
+        return self.generate_batch(
+            [request],
+            output_type=output_type,
+            batch_size=batch_size,
+            cancel=cancel,
+            callback=callback,
+            progress=progress,
+        )[0]
+
+    def generate_batch(self, requests: Sequence[GenerationRequest], **options: Any) -> list[list[Portrait]]:
+        """Portraits of many requests; images with equal settings share denoising runs. Options as in `render`."""
+        return self.render([self.prepare(request) for request in requests], **options)
+
+    @property
+    def batch_size(self) -> int:
+        """Images in one denoising run, unless the caller says otherwise."""
+        return PRESETS[self.adapter.config.base].batch_size
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Of every parameter that takes part."""
+        return model_sha256(self.pipeline, self.adapter)
+
+    def expected(self, request: GenerationRequest, *, photo: Image.Image) -> dict[str, object]:
+        """What the records of a request's portraits will say, as far as is known before the photo is analysed."""
+        return {
+            **self._resolved(request).model_dump(),
+            "prompt": request.prompt,
+            "task": request.task,
+            "photo_sha256": photo_sha256(np.asarray(photo)),
+            "weights_sha256": self.weights_sha256,
+            "dtype": dtype_name(self.pipeline.unet),
+        }
+
+    def prepare(self, request: GenerationRequest) -> PreparedRequest:
+        """Check a request, analyse its photo, and compute its conditioning; what is known already is remembered.
+
+        Raises:
+            ConsistentIDError: as in `generate`.
+        """
+        self.policy.check(request.prompt)
+        self.policy.check(request.settings.caption or "")
+        settings = self._resolved(request)
+        analysis, photo, sha256 = self._analyse(request.photo, settings)
+        request = replace(request, settings=settings)
+        analysed = analysis_sha256(analysis)
+        key = (sha256, analysed, request.prompt, settings.negative_prompt, settings.caption, settings.regions)
+        embeddings = self._embeddings.get(key, lambda: self._embed(request, analysis))
+        return PreparedRequest(request, analysis, embeddings, photo, photo_sha256=sha256, analysis_sha256=analysed)
+
+    def render(
+        self,
+        prepared: Sequence[PreparedRequest],
+        *,
+        output_type: OutputType = "pil",
+        batch_size: int | None = None,
+        cancel: Cancel | Stop | None = None,
+        callback: Callable[[StepReport], None] | None = None,
+        progress: bool = False,
+    ) -> list[list[Portrait]]:
+        """Portraits of prepared requests, in their order; see `generate` for the arguments."""
+        shots = [[Shot(one, k) for k in range(one.settings.num_images)] for one in prepared]
+        runs = batches([shot for group in shots for shot in group], batch_size=batch_size or self.batch_size)
+        cancelled = as_cancel(cancel)
+        made: dict[int, Portrait] = {}
+        total = sum(run[0].prepared.settings.steps or 0 for run in runs)
+        with tqdm(total=total, desc="portraits", unit="step", disable=not progress, leave=False) as bar:
+
+            def report(step: StepReport) -> None:
+                bar.update()
+                if callback is not None:
+                    callback(step)
+
+            for run in runs:
+                rendered = self.run(run, cancelled=cancelled, report=report, output_type=output_type)
+                for position, (shot, one) in enumerate(zip(run, rendered, strict=True)):
+                    made[id(shot)] = self._portrait(shot, one, batch_size=len(run), batch_position=position)
+        return [[made[id(shot)] for shot in group] for group in shots]
+
+    def run(
+        self,
+        batch: Sequence[Shot],
+        *,
+        cancelled: Cancel,
+        report: Callable[[StepReport], None] = lambda _: None,
+        output_type: OutputType = "pil",
+    ) -> list[Rendered]:
+        """One denoising run of images with one `run_key`; runs of several threads wait for each other."""
+        raise_if(cancelled)
+        with self._running:
+            return denoise(
+                self.pipeline,
+                batch,
+                adapter=self.adapter,
+                cancelled=cancelled,
+                report=report,
+                output_type=output_type,
+            )
+
+    def _resolved(self, request: GenerationRequest) -> GenerationSettings:
+        task = task_named(request.task)
+        task.check(request.task, request.inputs, components=request.components)
+        settings = resolved(
+            request.settings,
+            preset=PRESETS[self.adapter.config.base],
+            config=self.adapter.config,
+            pipeline=self.pipeline,
+        )
+        if request.latents is not None and len(request.latents) != settings.num_images:
+            raise InvalidSettings(f"{len(request.latents)} latents were given for {settings.num_images} images")
+        return settings
+
+    def _analyse(
+        self, photo: PhotoSource | FaceAnalysis, settings: GenerationSettings
+    ) -> tuple[FaceAnalysis, str | None, str]:
+        """The analysis, the photo's path if it has one, and the hash of its pixels."""
+        if isinstance(photo, FaceAnalysis):
+            return photo, None, photo_sha256(photo.photo)
+        analyzer = self.analyzer
+        if analyzer is None:
+            raise InvalidSettings("this generator has no face analyzer; give a FaceAnalysis, or load it with one")
+        path = str(Path(photo).resolve()) if isinstance(photo, str | Path) else None
+        image = load_photo(photo)
+        sha256 = photo_sha256(np.asarray(image))
+        if path is not None:
+            image.filename = path  # type: ignore[attr-defined]  # so that messages name the file
+        with quiet_loading():  # parsers load on first use
+            analysis = self._analyses.get((sha256, settings.face), lambda: analyzer.analyze(image, face=settings.face))
+        return analysis, path, sha256
+
+    def _embed(self, request: GenerationRequest, analysis: FaceAnalysis) -> Embeddings:
+        """Always for a batch of one, so that it does not depend on what else is asked for."""
+        conditioning = self.conditioner.condition(
+            analysis,
+            request.prompt,
+            negative_prompt=request.settings.negative_prompt,
+            caption=request.settings.caption,
+            regions=request.settings.regions,
+        )
+        with self._running, torch.no_grad():
+            tokens = self.adapter.identity_tokens(conditioning.identity, conditioning.image_features)
+            negative = self.adapter.identity_tokens(
+                conditioning.negative_identity, conditioning.negative_image_features
+            )
+        return Embeddings(conditioning, tokens, negative)
+
+    def _portrait(self, shot: Shot, rendered: Rendered, *, batch_size: int, batch_position: int) -> Portrait:
+        prepared, request = shot.prepared, shot.prepared.request
+        facial_prompt = prepared.embeddings.conditioning.facial_prompts[0]
+        if rendered.withheld:
+            logger.warning("the safety checker blacked image %d of %r", shot.index, request.prompt)
+        settings = PortraitSettings(
+            **prepared.settings.model_dump(),
+            prompt=request.prompt,
+            task=request.task,
+            index=shot.index,
+            photo=prepared.photo,
+            photo_sha256=prepared.photo_sha256,
+            analysis_sha256=prepared.analysis_sha256,
+            facial_prompt=facial_prompt.text_only,
+            regions_used=facial_prompt.regions,
+            model=self.model,
+            adapter=self.adapter_source,
+            weights_sha256=self.weights_sha256,
+            dtype=dtype_name(self.pipeline.unet),
+            device=str(self.pipeline.device),
+            threads=torch.get_num_threads(),
+            batch_size=batch_size,
+            batch_position=batch_position,
+            made_here=request.latents is None and request.task == TEXT_TO_IMAGE,
+            versions=library_versions(),
+        )
+        return Portrait(settings, rendered.picture, rendered.latents, rendered.withheld)

@@ -1,0 +1,140 @@
+"""Base model, adapter and face analysis from names and folders."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from consistentid.errors import WeightsNotFound
+from consistentid.faces.analysis import FaceAnalyzer
+from consistentid.faces.bisenet import BisenetParser
+from consistentid.faces.description import TemplateDescriber
+from consistentid.faces.detection import InsightFaceDetector
+from consistentid.generation.precision import compute_in, dtype_for
+from consistentid.identity.adapter import IdentityAdapter
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a generator is made of."""
+
+    pipeline: Any
+    adapter: IdentityAdapter
+    analyzer: FaceAnalyzer | None
+    model: str
+    adapter_source: str | None
+
+
+def embedded_folder() -> Path:
+    """Folder of the model in the package.
+
+    Raises:
+        WeightsNotFound: the package was installed without it.
+    """
+    folder = Path(str(files("consistentid.embedded")))
+    if not (folder / "model_index.json").is_file():
+        raise WeightsNotFound(
+            f"the embedded model is not in {folder}; reinstall the package, or run `make train-embedded PHOTOS=folder`"
+        )
+    return folder
+
+
+def load_parts(
+    model: str | Path,
+    *,
+    adapter: str | Path | None,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype,
+    offline: bool,
+    analyzer: FaceAnalyzer | None,
+) -> Parts:
+    """See `PortraitGenerator.from_pretrained`."""
+    place = torch.device(device or "cpu")
+    weights = dtype_for(dtype, place)
+    source = embedded_folder() if str(model) == EMBEDDED else model
+    is_folder = Path(source).is_dir()
+    adapter_folder = Path(adapter) if adapter is not None else Path(source) / "adapter"
+    if adapter is None and not (is_folder and adapter_folder.is_dir()):
+        raise WeightsNotFound(f"{model} has no folder `adapter`; say which identity adapter to use with adapter=FOLDER")
+    with quiet_loading(bars=not is_folder):
+        loaded = IdentityAdapter.from_pretrained(adapter_folder)
+        loaded.facial_encoder.to(torch.float32)
+        pipeline = _pipeline(source, offline=offline).to(place, torch.float32)
+        loaded.attach(pipeline)
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+        compute_in(pipeline.unet, weights)
+    return Parts(
+        pipeline,
+        loaded,
+        analyzer or _analyzer(source, loaded, adapter_folder, device=str(place)),
+        model=str(Path(model).resolve()) if is_folder and str(model) != EMBEDDED else str(model),
+        adapter_source=None if adapter is None else str(adapter_folder.resolve()),
+    )
+
+
+def _pipeline(source: str | Path, *, offline: bool) -> Any:
+    """A stock pipeline from a folder or hub id."""
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(source, local_files_only=offline)
+    except (OSError, ValueError) as error:
+        raise WeightsNotFound(
+            f"no Stable Diffusion pipeline at {source} ({error}); give a folder or a hub id"
+        ) from error
+
+
+@contextmanager
+def quiet_loading(*, bars: bool = False) -> Iterator[None]:
+    """Without the libraries' advice on how others should have saved a model.
+
+    Args:
+        bars: keep the libraries' progress bars, which downloads need.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # before diffusers imports the rest of transformers
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_level = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    hidden = [each for each in (transformers_logging, diffusers_logging) if each.is_progress_bar_enabled() and not bars]
+    for each in hidden:
+        each.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        diffusers_logging.set_verbosity(diffusers_level)
+        for each in hidden:
+            each.enable_progress_bar()
+
+
+def _analyzer(
+    source: str | Path, adapter: IdentityAdapter, adapter_folder: Path, *, device: str
+) -> FaceAnalyzer | None:
+    """The face models that belong to an adapter, or None when they cannot be known."""
+    config = adapter.config
+    if config.mode == "official":
+        weights = next((path for path in adapter_folder.glob("face_parsing.*")), None)
+        if weights is None:
+            return None
+        return FaceAnalyzer(
+            InsightFaceDetector(channel_order=config.quirks.channel_order),
+            BisenetParser(weights, size=config.quirks.parser_size or 512, device=device),
+            TemplateDescriber(),
+        )
+    if (Path(source) / "parser" / "config.json").is_file():
+        return FaceAnalyzer.from_pretrained(source, device=device)
+    return None

@@ -1,0 +1,91 @@
+"""A portrait made again from its record, bit for bit on the same machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from consistentid.errors import NotReproducible
+from consistentid.faces.analysis import FaceAnalysis
+from consistentid.generation.callbacks import Cancel, Stop, as_cancel
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.portrait import Portrait
+from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot
+from consistentid.generation.settings import PortraitSettings
+from consistentid.images import PhotoSource
+
+
+def reproduce(
+    generator: PortraitGenerator,
+    record: PortraitSettings,
+    *,
+    photo: PhotoSource | FaceAnalysis | None = None,
+    cancel: Cancel | Stop | None = None,
+) -> Portrait:
+    """Make a portrait again.
+
+    The image is put at its place in a batch of the recorded shape, because the order of additions depends on the
+    shape; the other rows are copies, because rows do not see each other.
+
+    Args:
+        generator: loaded with the record's model, adapter, device and dtype.
+        record: from `portrait.read_settings`.
+        photo: the photo, when it is not where it was.
+        cancel: as in `PortraitGenerator.generate`.
+
+    Raises:
+        NotReproducible: photo, analysis, weights or dtype differ, or the record does not hold all inputs.
+    """
+    _check_model(generator, record)
+    source = record.photo if photo is None else photo
+    if source is None:
+        raise NotReproducible("the portrait was made from a photo in memory; give the photo as well")
+    if isinstance(source, str) and not Path(source).is_file():
+        raise NotReproducible(f"the photo is no longer at {source}; say where it is now")
+    with _threads(record.threads):
+        prepared = generator.prepare(
+            GenerationRequest(source, record.prompt, record.request_settings(), task=record.task)
+        )
+        _check_photo(prepared, record)
+        batch = [Shot(prepared, record.index)] * record.batch_size
+        rendered = generator.run(batch, cancelled=as_cancel(cancel))[record.batch_position]
+        return Portrait(
+            record.model_copy(update={"photo": prepared.photo}), rendered.picture, withheld=rendered.withheld
+        )
+
+
+def _check_model(generator: PortraitGenerator, record: PortraitSettings) -> None:
+    if not record.made_here:
+        raise NotReproducible(
+            f"the portrait was made by task {record.task!r} or from given latents, which its record does not hold"
+        )
+    dtype = str(generator.pipeline.unet.dtype).removeprefix("torch.")
+    if dtype != record.dtype:
+        raise NotReproducible(f"the portrait was made with {record.dtype} weights, these are {dtype}")
+    if generator.weights_sha256 != record.weights_sha256:
+        raise NotReproducible(
+            f"the weights of {record.model!r} are not those the portrait was made with "
+            f"({generator.weights_sha256[:12]} instead of {record.weights_sha256[:12]})"
+        )
+
+
+def _check_photo(prepared: PreparedRequest, record: PortraitSettings) -> None:
+    where = prepared.photo or "the photo"
+    if prepared.photo_sha256 != record.photo_sha256:
+        raise NotReproducible(f"{where} is not the photo the portrait was made from; its pixels differ")
+    if prepared.analysis_sha256 != record.analysis_sha256:
+        raise NotReproducible(
+            f"the face in {where} is analysed differently than when the portrait was made; use the same face models"
+        )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Sums are split by thread, so the number of threads belongs to the arithmetic."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,113 @@
+"""From a request to the images it asks for, and from images of many requests to denoising batches."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from consistentid.faces.analysis import FaceAnalysis
+from consistentid.generation.embeddings import Embeddings
+from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
+from consistentid.images import PhotoSource
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One photo, one prompt, one or more portraits.
+
+    Attributes:
+        photo: anything `images.load_photo` reads, or a finished analysis.
+        prompt: what the portrait shall show.
+        settings: everything else.
+        task: entry of `tasks.TASKS`.
+        inputs: further arguments of the task's pipeline, such as `image` and `strength`.
+        components: further networks of the task's pipeline, such as `controlnet`.
+        latents: (num_images, c, h/8, w/8) start noise, instead of drawing it from the seed.
+    """
+
+    photo: PhotoSource | FaceAnalysis
+    prompt: str
+    settings: GenerationSettings = GenerationSettings()
+    task: str = TEXT_TO_IMAGE
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    components: Mapping[str, Any] = field(default_factory=dict)
+    latents: Float[Tensor, "n c h w"] | None = None
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """A request that was accepted: the photo is analysed, the conditioning computed, no setting is open.
+
+    Attributes:
+        request: what was asked for, its settings complete.
+        analysis: what was found in the photo.
+        embeddings: of one image.
+        photo: path of the photo, None when it came from memory.
+        photo_sha256: of its pixels.
+        analysis_sha256: of the analysis.
+    """
+
+    request: GenerationRequest
+    analysis: FaceAnalysis
+    embeddings: Embeddings
+    photo: str | None
+    photo_sha256: str
+    analysis_sha256: str
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """The complete settings."""
+        return self.request.settings
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image of a prepared request.
+
+    Attributes:
+        prepared: the request.
+        index: which of its images; drawn with seed + index.
+    """
+
+    prepared: PreparedRequest
+    index: int
+
+    @property
+    def seed(self) -> int:
+        """Seed of this image alone."""
+        return self.prepared.settings.seed + self.index
+
+    @property
+    def latents(self) -> Float[Tensor, "1 c h w"] | None:
+        """Given start noise of this image."""
+        given = self.prepared.request.latents
+        return None if given is None else given[self.index : self.index + 1]
+
+    @property
+    def run_key(self) -> tuple[object, ...]:
+        """Equal for images that can share a denoising run."""
+        request, settings = self.prepared.request, self.prepared.settings
+        own = () if request.task == TEXT_TO_IMAGE else (id(request),)
+        return (
+            settings.steps,
+            settings.scheduler,
+            settings.guidance,
+            settings.identity_scale,
+            settings.merge_step,
+            settings.size,
+            request.task,
+            request.latents is None,
+            *own,
+        )
+
+
+def batches(shots: Iterable[Shot], *, batch_size: int) -> list[list[Shot]]:
+    """Images that can share a run, together, at most `batch_size` at a time, in the order they came."""
+    groups: dict[tuple[object, ...], list[Shot]] = {}
+    for shot in shots:
+        groups.setdefault(shot.run_key, []).append(shot)
+    return [
+        group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
+    ]

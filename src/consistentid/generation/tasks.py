@@ -1,0 +1,92 @@
+"""Which stock pipeline does which task; a new task is a new row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from consistentid.errors import InvalidSettings
+from consistentid.generation.settings import TEXT_TO_IMAGE
+
+
+@dataclass(frozen=True)
+class Task:
+    """One way of running the denoiser.
+
+    Attributes:
+        pipelines: stock diffusers pipeline class for each kind of base model (`sd`, `sdxl`).
+        required: arguments of the pipeline the caller must give.
+        optional: arguments of the pipeline the caller may give.
+        components: networks the pipeline needs besides those of the base model.
+        sized: whether the pipeline takes width and height.
+    """
+
+    pipelines: Mapping[str, str]
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    components: tuple[str, ...] = field(default=())
+    sized: bool = True
+
+    def check(self, name: str, inputs: Mapping[str, object], *, components: Mapping[str, object]) -> None:
+        """Compare what was given with what the task takes.
+
+        Raises:
+            InvalidSettings: something is missing or unknown.
+        """
+        for kind, wanted, allowed, given in (
+            ("argument", self.required, (*self.required, *self.optional), inputs),
+            ("component", self.components, self.components, components),
+        ):
+            missing = [key for key in wanted if given.get(key) is None]
+            if missing:
+                raise InvalidSettings(f"task {name!r} needs the {kind} {', '.join(missing)}")
+            unknown = [key for key in given if key not in allowed]
+            if unknown:
+                raise InvalidSettings(f"task {name!r} takes no {kind} {', '.join(unknown)}")
+
+
+_CONTROL = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end")
+TASKS: dict[str, Task] = {
+    TEXT_TO_IMAGE: Task({"sd": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}),
+    "img2img": Task(
+        {"sd": "StableDiffusionImg2ImgPipeline", "sdxl": "StableDiffusionXLImg2ImgPipeline"},
+        required=("image",), optional=("strength",), sized=False,
+    ),
+    "inpaint": Task(
+        {"sd": "StableDiffusionInpaintPipeline", "sdxl": "StableDiffusionXLInpaintPipeline"},
+        required=("image", "mask_image"), optional=("strength", "padding_mask_crop"),
+    ),
+    "controlnet": Task(
+        {"sd": "StableDiffusionControlNetPipeline", "sdxl": "StableDiffusionXLControlNetPipeline"},
+        required=("image",), optional=_CONTROL, components=("controlnet",),
+    ),
+    "controlnet-inpaint": Task(
+        {"sd": "StableDiffusionControlNetInpaintPipeline", "sdxl": "StableDiffusionXLControlNetInpaintPipeline"},
+        required=("image", "mask_image", "control_image"), optional=("strength", *_CONTROL), components=("controlnet",),
+    ),
+}  # fmt: skip
+
+
+def task_named(name: str) -> Task:
+    """The row of the table.
+
+    Raises:
+        InvalidSettings: there is no such task.
+    """
+    if name not in TASKS:
+        raise InvalidSettings(f"there is no task {name!r}; choose one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def base_kind(pipeline: Any) -> str:
+    """`sdxl` for a base model with two text encoders, else `sd`."""
+    return "sdxl" if getattr(pipeline, "text_encoder_2", None) is not None else "sd"
+
+
+def pipeline_for(task: Task, pipeline: Any, *, components: Mapping[str, Any]) -> Any:
+    """The task's stock pipeline around the networks of another one; nothing is copied."""
+    import diffusers
+
+    pipeline_class = getattr(diffusers, task.pipelines[base_kind(pipeline)])
+    if type(pipeline) is pipeline_class and not components:
+        return pipeline
+    return pipeline_class.from_pipe(pipeline, **components)

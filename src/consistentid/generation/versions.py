@@ -1,0 +1,19 @@
+"""Versions of the libraries whose arithmetic makes a portrait."""
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+_LIBRARIES = ("consistentid", "diffusers", "peft", "torch", "transformers")
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Version of this package and of the libraries below it; `unknown` for a package that is not installed."""
+    return {name: _version(name) for name in _LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
