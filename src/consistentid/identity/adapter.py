@@ -126,12 +126,13 @@ class IdentityAdapter:
         if self._attachment is not None:
             self._attachment.load(self._image_proj, self._ip_adapter)
 
-    def attach(self, target: Any, *, trainable: bool = False) -> None:
+    def attach(self, target: Any, *, trainable: bool = False, merge_loras: bool = False) -> None:
         """Put the adapter into a U-Net, or a pipeline's.
 
         Args:
             target: a `UNet2DConditionModel` or a pipeline that has one.
             trainable: whether the adapter's weights require gradients, and are taken over when detached.
+            merge_loras: add the LoRAs to the U-Net's weights: faster, at the price of a copy of its attention weights.
 
         Raises:
             InvalidSettings: it is attached already, or does not fit the U-Net.
@@ -147,6 +148,7 @@ class IdentityAdapter:
             ip_adapter=self._ip_adapter,
             shortcut=self.config.shortcut,
             trainable=trainable,
+            merge_loras=merge_loras,
         )
         self.facial_encoder.to(unet.device).requires_grad_(trainable)
         self.set_scale(self.config.identity_scale)
@@ -164,9 +166,9 @@ class IdentityAdapter:
         self._attachment = None
 
     @contextmanager
-    def attached(self, target: Any, *, trainable: bool = False) -> Iterator[Self]:
-        """Attach for the length of a `with` block."""
-        self.attach(target, trainable=trainable)
+    def attached(self, target: Any, *, trainable: bool = False, merge_loras: bool = False) -> Iterator[Self]:
+        """Attach for the length of a `with` block; see `attach`."""
+        self.attach(target, trainable=trainable, merge_loras=merge_loras)
         try:
             yield self
         finally:

@@ -28,18 +28,31 @@ class Attachment:
         ip_adapter: k/v branch and LoRAs, in the checkpoint's layout.
         shortcut: see `AdapterConfig.shortcut`.
         trainable: whether the adapter's weights require gradients; those of the U-Net keep their flags.
+        merge_loras: add the LoRAs to the U-Net's weights instead of computing them beside, which is faster; a copy
+            of the attention weights is kept, from which `remove` restores them.
 
     Raises:
         InvalidSettings: the U-Net already carries an image adapter.
     """
 
     def __init__(
-        self, unet: Any, *, image_proj: State, ip_adapter: State, shortcut: bool, trainable: bool = False
+        self,
+        unet: Any,
+        *,
+        image_proj: State,
+        ip_adapter: State,
+        shortcut: bool,
+        trainable: bool = False,
+        merge_loras: bool = False,
     ) -> None:
+        if trainable and merge_loras:
+            raise InvalidSettings("merged LoRAs cannot be trained; choose one of trainable and merge_loras")
         if unet.config.encoder_hid_dim_type is not None or LORA_NAME in getattr(unet, "peft_config", {}):
             raise InvalidSettings("the U-Net already carries an image adapter; detach that one first")
         self.unet = unet
         self.trainable = trainable
+        self._merge_loras = merge_loras
+        self._originals: list[tuple[Tensor, Tensor]] = []
         self._processors = dict(unet.attn_processors)
         self._gradients = [(parameter, parameter.requires_grad) for parameter in unet.parameters()]
         self._had_peft = hasattr(unet, "peft_config")
@@ -97,9 +110,13 @@ class Attachment:
         groups = self.parameters()
         for key, parameter in (groups["kv"] | groups["lora"]).items():
             parameter.copy_(ip_adapter[key])
+        if self._originals:
+            self._unmerge()
+            self._merge()
 
     def remove(self) -> None:
         """Take the adapter out; afterwards the U-Net is what it was."""
+        self._unmerge()
         self.unet.delete_adapters(LORA_NAME)
         self._unwrap_empty_loras()
         if not self._had_peft:
@@ -136,12 +153,30 @@ class Attachment:
         return [(name, module) for name, module in self.unet.named_modules() if isinstance(module, LoraLayer)]
 
     def _activate_loras(self, on: bool) -> None:
-        """Use our LoRAs (or not) beside those that were active before; `set_adapter` also moves gradient flags."""
+        if self._merge_loras:
+            self._merge() if on else self._unmerge()
         for name, module in self._lora_modules():
+            own = [LORA_NAME] if on and not self._merge_loras else []
             flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-            module.set_adapter([*self._active.get(name, []), *([LORA_NAME] if on else [])])
-            for parameter, requires_grad in flags:
+            module.set_adapter([*self._active.get(name, []), *own])
+            for parameter, requires_grad in flags:  # set_adapter moved them
                 parameter.requires_grad_(requires_grad)
+
+    @torch.no_grad()
+    def _merge(self) -> None:
+        if self._originals:
+            return
+        for _, module in self._lora_modules():
+            if LORA_NAME in module.lora_A:
+                weight = module.get_base_layer().weight
+                self._originals.append((weight, weight.clone()))
+                weight.add_(module.get_delta_weight(LORA_NAME).to(weight.dtype))
+
+    @torch.no_grad()
+    def _unmerge(self) -> None:
+        for weight, original in self._originals:
+            weight.copy_(original)
+        self._originals.clear()
 
     def _set_gradients(self) -> None:
         for parameter, requires_grad in self._gradients:  # PEFT froze them

@@ -1,0 +1,147 @@
+"""Released checkpoints <-> our folders of safetensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from consistentid.errors import WeightsNotFound
+from consistentid.identity.adapter import IdentityAdapter, check_shapes
+from consistentid.identity.config import AdapterConfig
+from consistentid.identity.layout import State
+
+Base = Literal["sd15", "sdxl"]
+_PARTS: dict[Base, dict[str, str]] = {  # the release's name of a part -> ours
+    "sd15": {"image_proj": "image_proj", "FacialEncoder": "facial_encoder", "adapter_modules": "ip_adapter"},
+    "sdxl": {"image_proj_model": "image_proj", "FacialEncoder": "facial_encoder", "adapter_modules": "ip_adapter"},
+}
+
+
+def read_official(path: str | Path, *, base: Base) -> IdentityAdapter:
+    """Read `ConsistentID-v1.bin`, `ConsistentID_SDXL-v1.bin` or the same as safetensors.
+
+    Args:
+        path: a pickle (read with `weights_only=True`) or a safetensors file whose keys are `part.key`.
+        base: which of the two layouts.
+
+    Raises:
+        WeightsNotFound: the file is missing, is no checkpoint, or its tensors are not the layout's; the message lists
+            what is missing, unknown or of another shape.
+    """
+    path = Path(path)
+    parts = _named_parts(_read(path), base=base, source=str(path))
+    config = AdapterConfig.preset(base)
+    check_shapes(parts["ip_adapter"], official_ip_adapter_shapes(base), source=f"{path} (adapter_modules)")
+    state = {f"{part}.{key}": value.float() for part, tensors in parts.items() for key, value in tensors.items()}
+    return IdentityAdapter.from_state(config, state, source=str(path))
+
+
+def official_state(adapter: IdentityAdapter) -> dict[str, State]:
+    """The adapter's weights with the part names of the released checkpoint, as the released code reads them.
+
+    Raises:
+        WeightsNotFound: the adapter is not of a released layout.
+    """
+    base = adapter.config.base
+    if base == "embedded":
+        raise WeightsNotFound("the embedded model has no released layout; save it with save_pretrained")
+    ours = {ours: theirs for theirs, ours in _PARTS[base].items()}
+    parts: dict[str, State] = {theirs: {} for theirs in _PARTS[base]}
+    for key, value in adapter.state().items():
+        part, _, rest = key.partition(".")
+        parts[ours[part]][rest] = value
+    return parts
+
+
+def write_official(adapter: IdentityAdapter, path: str | Path) -> None:
+    """Write the adapter as safetensors with the keys of the released checkpoint (`part.key`), atomically."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    flat = {
+        f"{part}.{key}": value.contiguous().cpu()
+        for part, tensors in official_state(adapter).items()
+        for key, value in tensors.items()
+    }
+    temporary = path.with_name(f".{path.name}.part")
+    save_file(flat, temporary, metadata={"format": "pt"})
+    temporary.replace(path)
+
+
+def official_ip_adapter_shapes(base: Base) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of `adapter_modules` of a released checkpoint, from the public layout of its base model."""
+    config = AdapterConfig.preset(base)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, (width, context) in enumerate(_attention_sizes(base, config.text_dim)):
+        for name in ("to_q", "to_k", "to_v", "to_out"):
+            source = context if context and name in {"to_k", "to_v"} else width
+            shapes[f"{index}.{name}_lora.down.weight"] = (config.lora_rank, source)
+            shapes[f"{index}.{name}_lora.up.weight"] = (width, config.lora_rank)
+        if context:
+            shapes |= {f"{index}.{name}.weight": (width, context) for name in ("to_k_ip", "to_v_ip")}
+    return shapes
+
+
+# Width of each transformer and its number of blocks, in the order down, up, mid of the base model's U-Net.
+_TRANSFORMERS: dict[Base, list[tuple[int, int]]] = {
+    "sd15": [(320, 1)] * 2 + [(640, 1)] * 2 + [(1280, 1)] * 2 + [(1280, 1)] * 3 + [(640, 1)] * 3 + [(320, 1)] * 3
+    + [(1280, 1)],
+    "sdxl": [(640, 2)] * 2 + [(1280, 10)] * 2 + [(1280, 10)] * 3 + [(640, 2)] * 3 + [(1280, 10)],
+}  # fmt: skip
+
+
+def _attention_sizes(base: Base, text_dim: int) -> list[tuple[int, int | None]]:
+    """Width and context width of each attention layer; None for self-attention."""
+    return [
+        (width, context) for width, blocks in _TRANSFORMERS[base] for _ in range(blocks) for context in (None, text_dim)
+    ]
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    if not path.is_file():
+        raise WeightsNotFound(f"{path} does not exist; download it from the hub repository JackAILab/ConsistentID")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        flat: Mapping[str, object] = load_file(path)
+    else:
+        flat = _unpickle(path)
+    return flat
+
+
+def _unpickle(path: Path) -> Mapping[str, object]:
+    import pickle  # noqa: TID251  for the name of its error only
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise WeightsNotFound(f"{path} is no checkpoint of tensors, or is incomplete; download it again") from error
+    if not isinstance(loaded, Mapping):
+        raise WeightsNotFound(f"{path} holds a {type(loaded).__name__} instead of named tensors")
+    return loaded
+
+
+def _named_parts(loaded: Mapping[str, object], *, base: Base, source: str) -> dict[str, State]:
+    """Parts under our names, from nested dicts or from flat `part.key` names."""
+    names = _PARTS[base]
+    parts: dict[str, State] = {ours: {} for ours in names.values()}
+    unknown = []
+    for key, value in loaded.items():
+        part, _, rest = key.partition(".")
+        if part not in names:
+            unknown.append(key)
+        elif isinstance(value, Mapping):
+            parts[names[part]] |= {str(inner).removeprefix("module."): tensor for inner, tensor in value.items()}
+        elif isinstance(value, Tensor) and rest:
+            parts[names[part]][rest] = value
+        else:
+            unknown.append(key)
+    missing = [theirs for theirs, ours in names.items() if not parts[ours]]
+    if unknown or missing:
+        raise WeightsNotFound(
+            f"{source} is no released {base} checkpoint: missing {', '.join(missing) or 'nothing'}; "
+            f"unknown {', '.join(map(repr, sorted(unknown)[:5])) or 'nothing'}"
+        )
+    return parts
