@@ -15,8 +15,11 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from consistentid.errors import WeightsNotFound
 from consistentid.faces.description import TEMPLATE, GeometryDescriber, TemplateDescriber, VisionLanguageDescriber
@@ -71,20 +74,21 @@ def test_what_a_prompt_may_change_is_said_only_when_asked(drawn_face: Drawn) -> 
     assert not re.search("hair|smiling|serious", fixed)
 
 
-@pytest.fixture(scope="module")
-def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LLaVA's real classes with a few thousand random parameters."""
-    folder = tmp_path_factory.mktemp("llava")
+def byte_tokenizer(**special: object) -> PreTrainedTokenizerFast:
+    """One token per byte."""
     alphabet = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     pieces = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pieces.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=pieces,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        additional_special_tokens=["<image>"],
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, **special)
+
+
+@pytest.fixture(scope="module")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LLaVA's real classes with a few thousand random parameters."""
+    folder = tmp_path_factory.mktemp("llava")
+    tokenizer = byte_tokenizer(
+        bos_token="<s>", eos_token="</s>", pad_token="<pad>", additional_special_tokens=["<image>"]
     )
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
@@ -131,6 +135,49 @@ def test_a_vision_language_model_answers_on_one_line(
     assert "\n" not in answer
     assert "named no facial region" in caplog.text
     assert describer.describe_overall(photo) == describer.describe_overall(photo)
+
+
+@pytest.fixture(scope="module")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen2.5-VL's real classes with a few thousand random parameters."""
+    folder = tmp_path_factory.mktemp("qwen")
+    special = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = byte_tokenizer(eos_token="<|im_end|>", pad_token="<|endoftext|>", additional_special_tokens=special)
+    tokenizer.chat_template = CHAT.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
+    number = tokenizer.convert_tokens_to_ids
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 16,
+            "fullatt_block_indexes": [0],
+        },
+        image_token_id=number("<|image_pad|>"),
+        video_token_id=number("<|video_pad|>"),
+        vision_start_token_id=number("<|vision_start|>"),
+        vision_end_token_id=number("<|vision_end|>"),
+    )
+    torch.manual_seed(0)
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil().save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_also_knows_videos_needs_no_torchvision(tiny_qwen: Path, drawn_face: Drawn) -> None:
+    answer = VisionLanguageDescriber(tiny_qwen, offline=True, max_new_tokens=6).describe_overall(drawn_face[0])
+    assert isinstance(answer, str)
 
 
 def test_missing_models_and_models_without_chat_are_refused(

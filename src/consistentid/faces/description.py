@@ -212,10 +212,10 @@ class VisionLanguageDescriber:
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
         try:
-            processor = AutoProcessor.from_pretrained(self.source, local_files_only=self.offline)
+            processor = still_processor(self.source, offline=self.offline)
             model = AutoModelForImageTextToText.from_pretrained(
                 self.source, local_files_only=self.offline, dtype=self.dtype
             )
@@ -262,3 +262,19 @@ class VisionLanguageDescriber:
             tokens = model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
         new = tokens[:, inputs["input_ids"].shape[1] :]
         return " ".join(processor.batch_decode(new, skip_special_tokens=True)[0].split())
+
+
+def still_processor(source: str, *, offline: bool) -> Any:
+    """A model's processor without its part for videos, which alone needs torchvision (Qwen2.5-VL and others)."""
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    config = AutoConfig.from_pretrained(source, local_files_only=offline)
+    if type(config) not in PROCESSOR_MAPPING:
+        return AutoProcessor.from_pretrained(source, local_files_only=offline)
+    whole = PROCESSOR_MAPPING[type(config)]
+    if "video_processor" not in whole.get_attributes():
+        return whole.from_pretrained(source, local_files_only=offline)
+    kept = [name for name in whole.get_attributes() if name != "video_processor"]
+    still: Any = type(whole.__name__, (whole,), {"get_attributes": classmethod(lambda _: kept)})
+    return still.from_pretrained(source, local_files_only=offline)
