@@ -34,5 +34,6 @@ def test_recorder_leaves_the_output_alone_and_carries_gradients() -> None:
         assert {tuple(maps.shape[2:]) for maps in recorder.maps} == {(64, 2), (16, 2)}
         sum(maps.sum() for maps in recorder.maps).backward()
     layer = unet.get_submodule(layers[0])
-    assert layer.to_q.weight.grad.abs().sum() > 0 and layer.to_k.weight.grad.abs().sum() > 0
+    assert layer.to_q.weight.grad.abs().sum() > 0
+    assert layer.to_k.weight.grad.abs().sum() > 0
     assert not layer._forward_hooks

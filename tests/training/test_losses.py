@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from tests.fixtures.parity.fixtures import array
 from torch.nn import functional as F
 
 from consistentid.training.losses import localisation_loss, min_snr_weights, noise_loss, signal_to_noise
-from tests.fixtures.parity.fixtures import array
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
 
@@ -71,5 +71,6 @@ def test_min_snr_weights_are_finite_at_zero_terminal_snr() -> None:
     scheduler = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
     snr = signal_to_noise(scheduler, torch.tensor([0, 500, 999]))
     weights = min_snr_weights(snr, prediction_type="v_prediction")
-    assert snr[-1] == 0 and torch.isfinite(weights).all()
+    assert snr[-1] == 0
+    assert torch.isfinite(weights).all()
     assert torch.allclose(weights, torch.minimum(snr, torch.tensor(5.0)) / (snr + 1))

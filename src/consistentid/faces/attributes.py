@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 
 _SKIN, _NOSE, _INNER_MOUTH, _UPPER_LIP, _LOWER_LIP, _HAIR = 1, 10, 11, 12, 13, 17
 _EYES, _BACKGROUND = (4, 5), 0

@@ -28,7 +28,7 @@ LOCALISED_PIXELS = 8  # eq. 1 looks at the attention at 8 x 8; at 4 x 4 a region
 def new_models(tokenizer: CLIPTokenizer, sizes: AdapterSizes, *, encoder: DlibImageEncoder) -> TrainingModels:
     """Untrained parts with the adapter attached; the same torch seed gives the same weights."""
     unet = new_unet()
-    config = AdapterConfig.preset("embedded", **sizes.model_dump())
+    config = AdapterConfig.preset("embedded", caption=ALIGNED.template, **sizes.model_dump())
     adapter = IdentityAdapter.new(config, unet)
     adapter.attach(unet, trainable=True)
     black = torch.zeros(1, 3, CHIP_SIZE, CHIP_SIZE)

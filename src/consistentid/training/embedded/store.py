@@ -153,8 +153,8 @@ def _to_latent(mask: Bool[np.ndarray, "128 128"]) -> Bool[Tensor, "16 16"]:
 class Donors:
     """Aligned faces whose mouths contradict another photo's expression."""
 
-    smiling: UInt8[np.ndarray, "m 150 150 3"]
-    serious: UInt8[np.ndarray, "k 150 150 3"]
+    smiling: list[UInt8[np.ndarray, "150 150 3"]]
+    serious: list[UInt8[np.ndarray, "150 150 3"]]
 
     @classmethod
     def choose(cls, records: Sequence[FGIDRecord], *, count: int = 100) -> "Donors":
@@ -165,12 +165,12 @@ class Donors:
             if len(faces) < count:
                 photo = Image.open(record.photo).convert("RGB")
                 faces.append(np.asarray(align_face(photo, np.array(record.landmarks), DlibImageEncoder.image_size)))
-        return cls(np.stack(found["smiling"]), np.stack(found["serious"]))
+        return cls(found["smiling"], found["serious"])
 
-    def opposite(self, expression: str | None, rng: np.random.Generator) -> np.ndarray:
-        """A face of the other expression."""
+    def opposite(self, expression: str | None, rng: np.random.Generator) -> np.ndarray | None:
+        """A face of the other expression; None when no photo shows it."""
         faces = self.serious if expression == "smiling" else self.smiling
-        return faces[rng.integers(len(faces))]
+        return faces[rng.integers(len(faces))] if faces else None
 
 
 def build_references(
