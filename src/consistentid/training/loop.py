@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -23,6 +25,8 @@ from tqdm import tqdm
 from consistentid.training.state import latest_checkpoint, load_state, save_state
 
 logger = logging.getLogger(__name__)
+
+Validate = Callable[[int], Image.Image]
 
 
 class LoopConfig(BaseModel):
@@ -83,61 +87,95 @@ def _attention_kernel(device: torch.device) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
-def fit(
-    task: Task,
-    config: LoopConfig,
-    *,
-    folder: Path,
-    validate: Callable[[int], None] | None = None,
-) -> bool:
+def fit(task: Task, config: LoopConfig, *, folder: Path, validate: Validate | None = None) -> bool:
     """Train until `config.steps` (True) or `max_minutes` (False), resuming from the newest checkpoint in folder.
 
     The task's modules end with their EMA weights only when the run is finished.
+
+    Args:
+        task: what to train.
+        config: how.
+        folder: gets the checkpoints and the TensorBoard log.
+        validate: called every `validate_every` steps while the modules hold their EMA weights; the picture that it
+            returns goes into the log.
     """
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=str(folder))
-    accelerator.init_trackers("log")
-    names, modules = zip(*task.modules.items(), strict=True)
-    parameters = trainable_parameters(modules)
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config=config))
-    optimizer, schedule = accelerator.prepare(optimizer, schedule)
-    average = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-    parts = {"optimizer": optimizer, "schedule": schedule, "average": average}
-    state = dict(zip(names, modules, strict=True))
-    start = load_state(latest_checkpoint(folder), modules=state, parts=parts)
-    began = time.monotonic()
-    with (
-        _attention_kernel(accelerator.device),
-        tqdm(total=config.steps, initial=start, desc=folder.name, mininterval=5) as progress,
-    ):
+    run = _Run(task, config, folder)
+    start, began, finished = run.resume(), time.monotonic(), False
+    bar = tqdm(total=config.steps, initial=start, desc=folder.name, mininterval=5)
+    with _attention_kernel(run.accelerator.device), bar:
         for step in range(start, config.steps):
-            with accelerator.autocast():
-                losses = task.losses(step_generator(config.seed, step, accelerator.process_index))
-            accelerator.backward(losses["loss"])
-            accelerator.clip_grad_norm_(parameters, config.gradient_clip)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            average.step(parameters)
+            losses = run.step(step)
             done = step + 1
-            progress.update()
+            bar.update()
             if done % config.log_every == 0:
-                values = {name: float(value.detach()) for name, value in losses.items()}
-                accelerator.log(values, step=done)
-                progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
+                bar.set_postfix({name: f"{value:.4f}" for name, value in run.log(losses, done).items()})
             timed_out = config.max_minutes is not None and time.monotonic() - began > 60 * config.max_minutes
             if done % config.checkpoint_every == 0 or done == config.steps or timed_out:
-                save_state(folder, done, modules=state, parts=parts)
+                run.save(done)
             if validate and config.validate_every and done % config.validate_every == 0:
-                average.store(parameters)
-                average.copy_to(parameters)
-                validate(done)
-                average.restore(parameters)
+                run.show(validate, done)
             if timed_out and done < config.steps:
-                accelerator.end_training()
-                return False
-    average.copy_to(parameters)
-    accelerator.end_training()
-    return True
+                break
+        else:
+            run.average.copy_to(run.parameters)
+            finished = True
+    run.accelerator.end_training()
+    return finished
+
+
+class _Run:
+    """The parts of a run that change together and are saved together."""
+
+    def __init__(self, task: Task, config: LoopConfig, folder: Path) -> None:
+        self.task, self.config, self.folder = task, config, folder
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=str(folder)
+        )
+        self.accelerator.init_trackers("log")
+        self.parameters = trainable_parameters(task.modules.values())
+        optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config=config))
+        self.optimizer, self.schedule = self.accelerator.prepare(optimizer, schedule)
+        self.average = EMAModel(self.parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer, "schedule": self.schedule, "average": self.average}
+
+    def resume(self) -> int:
+        """Load the newest checkpoint, if there is one, and return the number of steps done."""
+        return load_state(latest_checkpoint(self.folder), modules=self.task.modules, parts=self._parts)
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint."""
+        save_state(self.folder, done, modules=self.task.modules, parts=self._parts)
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """One batch, one update."""
+        generator = step_generator(self.config.seed, step, self.accelerator.process_index)
+        with self.accelerator.autocast():
+            losses = self.task.losses(generator)
+        self.accelerator.backward(losses["loss"])
+        self.accelerator.clip_grad_norm_(self.parameters, self.config.gradient_clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.average.step(self.parameters)
+        return losses
+
+    def log(self, losses: dict[str, Tensor], done: int) -> dict[str, float]:
+        """Send the losses to the trackers."""
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        self.accelerator.log(values, step=done)
+        return values
+
+    def show(self, validate: Validate, done: int) -> None:
+        """Validate with the EMA weights and log the picture."""
+        self.average.store(self.parameters)
+        self.average.copy_to(self.parameters)
+        picture = validate(done)
+        self.average.restore(self.parameters)
+        for tracker in self.accelerator.trackers:
+            tracker.log_images({"portraits": np.asarray(picture)[None]}, step=done, dataformats="NHWC")

@@ -1,8 +1,10 @@
 """`consistentid train CONFIG.yaml`: read the configuration and start what it describes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
+from PIL import Image
 from pydantic import ValidationError
 
 from consistentid.errors import InvalidData
@@ -29,9 +31,22 @@ def load_config(path: Path) -> EmbeddedConfig:
         raise InvalidData(f"{path}: {where}: {first['msg']}") from error
 
 
-def run(config_path: Path, *, photos: Path | None = None, out: Path | None = None) -> Path:
-    """Train and return the folder of the finished model; the command line may override photos and out."""
+def run(
+    config_path: Path,
+    *,
+    photos: Path | None = None,
+    out: Path | None = None,
+    portraits: Callable[[Path], Image.Image] | None = None,
+) -> Path:
+    """Train and return the folder of the finished model.
+
+    Args:
+        config_path: a YAML file.
+        photos: instead of the folder in the configuration.
+        out: likewise.
+        portraits: makes validation portraits with the model in a folder.
+    """
     from consistentid.training.embedded.chain import Chain
 
     changes = {key: value for key, value in {"photos": photos, "out": out}.items() if value is not None}
-    return Chain(load_config(config_path).model_copy(update=changes)).run()
+    return Chain(load_config(config_path).model_copy(update=changes), portraits=portraits).run()

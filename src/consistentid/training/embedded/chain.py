@@ -6,7 +6,9 @@ stopped goes on from its newest checkpoint.
 
 import logging
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -44,7 +46,7 @@ from consistentid.training.embedded.export import export_model
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
 from consistentid.training.embedded.sampler import StoreSampler
-from consistentid.training.loop import fit
+from consistentid.training.loop import Validate, fit
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
 
@@ -60,9 +62,15 @@ EMBEDDED = Path(__file__).resolve().parents[2] / "embedded"
 
 @dataclass
 class Chain:
-    """One run; each property is a stage's result, made when it is first asked for."""
+    """One run; each property is a stage's result, made when it is first asked for.
+
+    Attributes:
+        config: all stages.
+        portraits: makes a sheet of portraits with the model in a folder; called during the U-Net stages.
+    """
 
     config: EmbeddedConfig
+    portraits: Callable[[Path], Image.Image] | None = None
 
     def run(self) -> Path:
         """Train everything and return the folder of the finished model."""
@@ -74,7 +82,9 @@ class Chain:
                 raise InvalidSettings(f"stage {name} was stopped by max_minutes; run the same command to go on")
         if models is None:
             raise InvalidSettings("the configuration names no diffusion stage")
-        target = self.config.out / "model"
+        return self._export(models, self.config.out / "model")
+
+    def _export(self, models: TrainingModels, target: Path) -> Path:
         export_model(target, models=models, autoencoder=self.autoencoder, tokenizer=self.tokenizer, parser=self.parser)
         return target
 
@@ -184,11 +194,18 @@ class Chain:
             tokenize=facial_prompt_tokenizer(self.tokenizer),
             contradict=stage.contradict,
         )
-        task = DiffusionTask(models, sampler, stage)
-        if models.recorder is None:
-            return fit(task, stage.loop, folder=folder)
-        with models.recorder:
-            return fit(task, stage.loop, folder=folder)
+        validate = self._validation(models, folder) if self.portraits else None
+        with models.recorder or nullcontext():
+            return fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
+
+    def _validation(self, models: TrainingModels, folder: Path) -> Validate:
+        def validate(step: int) -> Image.Image:
+            assert self.portraits is not None
+            sheet = self.portraits(self._export(models, folder / "preview"))
+            sheet.save(folder / f"portraits-{step:08d}.png")
+            return sheet
+
+        return validate
 
     def _finish(self, finished: bool, folder: Path) -> None:
         if not finished:

@@ -1,6 +1,7 @@
 """The finished model as a folder: a normal StableDiffusionPipeline, its identity adapter and its face parser."""
 
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -20,17 +21,20 @@ def export_model(
 ) -> None:
     """Write the folder in fp16 safetensors, replacing an older one only when all is written.
 
-    The adapter is detached first, so that the U-Net's folder holds the base model alone.
+    Works on copies, so that training can go on; there the adapter is detached, because the U-Net's folder holds the
+    base model alone.
     """
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    adapter = models.adapter
+    unet, text_encoder, adapter, autoencoder, parser = deepcopy(
+        (models.unet, models.text_encoder, models.adapter, autoencoder, parser)
+    )
     adapter.detach()
     pipeline = StableDiffusionPipeline(
-        vae=autoencoder,
-        text_encoder=models.text_encoder,
+        vae=autoencoder.to(memory_format=torch.contiguous_format),
+        text_encoder=text_encoder,
         tokenizer=tokenizer,
-        unet=models.unet.to(memory_format=torch.contiguous_format),
+        unet=unet.to(memory_format=torch.contiguous_format),
         scheduler=models.scheduler,
         safety_checker=None,
         feature_extractor=None,

@@ -123,14 +123,17 @@ def _other_background(images: Tensor, labels: Tensor, generator: torch.Generator
 
 
 def _warp(images: Tensor, labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random similarity (and mild stretch) around the parser's own framing; half of the photos are mirrored."""
+    """Random similarity (and mild stretch) around the parser's own framing, which already turned the head upright.
+
+    Half of the photos are mirrored.
+    """
     count = len(images)
-    zoom = CROP_SCALE / STORED_SCALE * torch.exp2(_uniform(count, -0.75, 0.45, generator))
-    angle = _uniform(count, -1, 1, generator) ** 3 * math.radians(50)
-    stretch = torch.exp2(_uniform(count, -0.15, 0.15, generator))
+    zoom = CROP_SCALE / STORED_SCALE * torch.exp2(_uniform(count, -0.45, 0.3, generator))
+    angle = _uniform(count, -1, 1, generator) ** 3 * math.radians(25)
+    stretch = torch.exp2(_uniform(count, -0.12, 0.12, generator))
     mirrored = torch.rand(count, generator=generator) < 0.5
     side = torch.where(mirrored, -1.0, 1.0)
-    shift = torch.stack([_uniform(count, -0.2, 0.2, generator) for _ in range(2)], 1)
+    shift = torch.stack([_uniform(count, -0.1, 0.1, generator) for _ in range(2)], 1)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     linear = torch.stack([torch.stack([cosine * side * stretch, -sine], 1), torch.stack([sine * side, cosine], 1)], 1)
     grid = F.affine_grid(torch.cat([linear, shift[..., None]], 2), [count, 3, size, size], align_corners=False)
@@ -144,13 +147,13 @@ def _warp(images: Tensor, labels: Tensor, size: int, generator: torch.Generator)
 
 
 def _occlude(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A third of the photos: an ellipse of one colour or of another photo covers a part, which becomes background."""
+    """A fifth of the photos: an ellipse of one colour or of another photo covers a part, which becomes background."""
     count, _, size, _ = images.shape
     axis = torch.linspace(-1, 1, size)
     x0, y0 = (_uniform(count, -0.9, 0.9, generator).view(-1, 1, 1) for _ in range(2))
     width, height = (_uniform(count, 0.08, 0.4, generator).view(-1, 1, 1) for _ in range(2))
     inside = ((axis.view(1, 1, -1) - x0) / width) ** 2 + ((axis.view(1, -1, 1) - y0) / height) ** 2 < 1
-    inside &= _chosen(count, 1 / 3, generator)[:, 0]
+    inside &= _chosen(count, 1 / 5, generator)[:, 0]
     flat = torch.rand(count, 3, 1, 1, generator=generator).expand_as(images)
     cover = torch.where(_chosen(count, 0.6, generator), flat, images.roll(1, 0).flip(2))
     return torch.where(inside[:, None], cover, images), labels.masked_fill(inside, BACKGROUND)

@@ -1,0 +1,55 @@
+"""The whole chain on the two sample photos, a step or two each: what it writes is a model that generates."""
+
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+from consistentid.faces.regions import REGION_NAMES
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.training.run import load_config, run
+
+TINY_LOOP = {"steps": 1, "warmup_steps": 1, "checkpoint_every": 1, "mixed_precision": "no"}
+
+
+def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample_photos: dict[str, Path]) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sample_photos.values():
+        shutil.copy(path, photos)
+    (photos / "broken.jpg").write_bytes(b"no image")
+    config = _tiny(tmp_path / "tiny.yaml", root / "configs" / "embedded.yaml")
+    seen: list[Path] = []
+
+    def portraits(folder: Path) -> Image.Image:
+        seen.append(folder)
+        return Image.new("RGB", (8, 8))
+
+    model = run(config, photos=photos, out=tmp_path / "out", portraits=portraits)
+
+    assert "broken.jpg" in (tmp_path / "out" / "records" / "rejected.jsonl").read_text()
+    assert len(seen) == 2
+    generator = PortraitGenerator.from_pretrained(model)
+    portrait = generator.generate(sample_photos["official-man"], "a portrait photo of a man", steps=2)[0]
+    assert portrait.image.size == (128, 128)
+    assert set(portrait.settings.regions_used) <= set(REGION_NAMES)
+    weights = (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+    again = run(config, photos=photos, out=tmp_path / "out")  # every stage is finished: nothing is trained again
+    assert (again / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
+
+
+def _tiny(target: Path, source: Path) -> Path:
+    """The shipped configuration with one step a stage."""
+    import yaml
+
+    values = yaml.safe_load(source.read_text())
+    for stage in (values["autoencoder"], values["parser"], *values["diffusion"].values()):
+        stage["batch_size"] = 2
+        stage["loop"] |= TINY_LOOP
+    for stage in values["diffusion"].values():
+        stage["loop"] |= {"validate_every": 1}
+    values["store"] = {"target_variants": 2, "reference_variants": 2, "processes": 1}
+    target.write_text(yaml.safe_dump(values))
+    assert load_config(target).store.processes == 1
+    return target
