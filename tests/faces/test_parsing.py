@@ -1,5 +1,6 @@
 """Parsers: tiny real networks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from consistentid.errors import WeightsNotFound
 from consistentid.faces.bisenet import BiSeNet, BisenetParser
 from consistentid.faces.crops import Square
 from consistentid.faces.detection import DetectedFace
-from consistentid.faces.parsing import SegformerParser, label_numbers, paste_square
+from consistentid.faces.parsing import SegformerParser, head_tilt, label_numbers, paste_square
 from consistentid.faces.regions import LABEL_NAMES
 
 Drawn = tuple[np.ndarray, np.ndarray, DetectedFace]
@@ -52,6 +53,25 @@ def test_segformer_paints_a_square_around_the_face_only(drawn_face: Drawn, tmp_p
     assert label_map.dtype == np.uint8
     assert set(np.unique(label_map)) == {0, 17}
     assert abs((label_map == 17).sum() / square.side**2 - 1) < 0.02
+
+
+def test_tilted_heads_are_turned_upright_and_back(drawn_face: Drawn, tmp_path: Path) -> None:
+    """The tile that the parser sees, turned back, is a square turned by the head's angle around the face."""
+    photo, _, face = drawn_face
+    always(tiny_segformer(LABEL_NAMES, face_crop_scale=0.7, face_crop_size=64), 1).save_pretrained(tmp_path)
+    parser = SegformerParser(tmp_path, offline=True)
+    middle = np.array([128, 133], np.float32)
+    angle = np.radians(30)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
+    tilted = replace(face, landmarks=((face.landmarks - middle) @ turn.T + middle).astype(np.float32))
+    assert abs(head_tilt(tilted) - 30) < 0.1
+    upright, turned = parser.parse(photo, face) == 1, parser.parse(photo, tilted) == 1
+    assert abs(turned.sum() / upright.sum() - 1) < 0.05
+    assert np.abs(np.argwhere(turned).mean(0) - np.argwhere(upright).mean(0)).max() < 2
+    rows, columns = np.nonzero(turned)
+    highest = columns[rows == rows.min()].mean()  # turned clockwise, the tile's upper left corner is on top
+    assert highest < columns.mean()
+    assert np.ptp(columns) > 1.25 * np.ptp(np.nonzero(upright)[1])
 
 
 def test_segformer_with_classes_in_another_order_gives_our_numbers(drawn_face: Drawn, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as in SegFormer's and BiSeNet
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 _FINEST = 512  # px; larger crops are classified at this size and enlarged
+_UPRIGHT = 8.0  # degrees; heads tilted further are turned upright for the parser
+_TURNING_ROOM = 1.45  # a square turned by any angle fits into a square of sqrt(2) times its side
 
 # How other parsers name the classes of CelebAMask-HQ -> our number.
 _SYNONYMS = {
@@ -80,20 +82,43 @@ class SegformerParser:
 
     def parse(self, photo: UInt8[np.ndarray, "h w 3"], face: DetectedFace) -> UInt8[np.ndarray, "h w"]:
         """See `FaceParser.parse`."""
-        import torch
-        from torch.nn import functional as F
-
         config = self._model.config
         size = getattr(config, "face_crop_size", 512)
         square = Square.around(face.box, scale=getattr(config, "face_crop_scale", PORTRAIT_SCALE))
-        crop = crop_square(Image.fromarray(photo), square, size)
-        pixels = normalised(crop).to(self.device)
-        side = max(1, round(square.side))
-        finest = min(side, _FINEST)
+        angle = head_tilt(face)
+        image = Image.fromarray(photo)
+        finest = min(max(1, round(square.side)), _FINEST)
+        if abs(angle) <= _UPRIGHT:
+            classes = self._classify(crop_square(image, square, size), finest)
+            return paste_square(classes, square, height=photo.shape[0], width=photo.shape[1])
+        room = square.scaled(_TURNING_ROOM)
+        turned = crop_square(image, room, round(size * _TURNING_ROOM)).rotate(angle, Image.Resampling.BICUBIC)
+        canvas = Image.new("L", (round(finest * _TURNING_ROOM),) * 2)
+        classes = self._classify(_middle(turned, size), finest)
+        canvas.paste(Image.fromarray(classes), ((canvas.width - finest) // 2,) * 2)
+        upright = np.asarray(canvas.rotate(-angle, Image.Resampling.NEAREST))
+        return paste_square(upright, room, height=photo.shape[0], width=photo.shape[1])
+
+    def _classify(self, crop: Image.Image, size: int) -> UInt8[np.ndarray, "s s"]:
+        """Our label numbers of a crop, at size x size."""
+        import torch
+        from torch.nn import functional as F
+
         with torch.inference_mode():
-            logits = F.interpolate(self._model(pixel_values=pixels).logits, size=(finest, finest), mode="bilinear")
-        classes = self._labels[logits[0].argmax(0).cpu().numpy()]
-        return paste_square(classes, square, height=photo.shape[0], width=photo.shape[1])
+            logits = self._model(pixel_values=normalised(crop).to(self.device)).logits
+            classes = F.interpolate(logits, size=(size, size), mode="bilinear")[0].argmax(0)
+        return self._labels[classes.cpu().numpy()]
+
+
+def head_tilt(face: DetectedFace) -> float:
+    """Angle of the line of the eyes in degrees; positive when the eye on the viewer's right is lower."""
+    across = face.landmarks[1] - face.landmarks[0]
+    return float(np.degrees(np.arctan2(across[1], across[0])))
+
+
+def _middle(image: Image.Image, size: int) -> Image.Image:
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
 
 
 def label_numbers(names: dict[int, str], *, source: str) -> UInt8[np.ndarray, " n"]:
