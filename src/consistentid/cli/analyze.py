@@ -19,7 +19,7 @@ def analyze(
     model: str = "embedded",
     embedding: bool = False,
 ) -> int:
-    """Show what is found in a photo: JSON on stdout, and in OUT a file with it and a picture with regions and landmarks.
+    """Show what is found in a photo: JSON on stdout and in a file, with a picture of regions and landmarks.
 
     Args:
         photo: the photo.

@@ -79,7 +79,7 @@ def denoise(
     if given:
         arguments["latents"] = torch.cat(given).to(pipeline.unet.device, torch.float32)
     adapter.set_scale(settings.identity_scale or 0.0)
-    with _scheduler(runner, settings.scheduler or ""), _tokens_given(pipeline.unet):
+    with _scheduler(runner, settings.scheduler or ""), _identity_tokens(pipeline.unet, inputs.tokens):
         output = runner(**arguments)
     return _rendered(output, output_type=output_type)
 
@@ -95,12 +95,26 @@ def _scheduler(runner: Any, name: str) -> Iterator[None]:
         runner.scheduler = saved
 
 
+class _Given(nn.Module):
+    """Stands in for the projector: the tokens of a whole run, whatever it is called with."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.tokens
+
+
 @contextmanager
-def _tokens_given(unet: Any) -> Iterator[None]:
-    """Let the U-Net take finished identity tokens instead of projecting the same photo in every step."""
+def _identity_tokens(unet: Any, tokens: Tensor) -> Iterator[None]:
+    """Give the U-Net finished identity tokens, one set per row of its batch.
+
+    A batch may then hold several people, and the projector does not run again in every step.
+    """
     layers = unet.encoder_hid_proj.image_projection_layers
     projector = layers[0]
-    layers[0] = nn.Identity()
+    layers[0] = _Given(tokens.to(projector.proj_in.weight.dtype))
     try:
         yield
     finally:

@@ -30,10 +30,17 @@ class Embeddings:
 
 @dataclass(frozen=True, eq=False)
 class PipelineInputs:
-    """Arguments of a pipeline's call, and what replaces the tensors of its loop after the merge step."""
+    """What a pipeline's run needs.
+
+    Attributes:
+        arguments: of the pipeline's call.
+        merged: replaces the tensors of its loop after the merge step.
+        tokens: (n, 4, d) identity tokens of every row of the U-Net's batch.
+    """
 
     arguments: dict[str, Any]
     merged: dict[str, Tensor]
+    tokens: Float[Tensor, "n 4 d"]
 
 
 def pipeline_inputs(
@@ -55,7 +62,8 @@ def pipeline_inputs(
     first = joined.prompt_embeds if merged_from_start else joined.text_only_embeds
     arguments: dict[str, Any] = {
         "prompt_embeds": first,
-        "ip_adapter_image_embeds": [tokens[:, None].to(device, torch.float32)],  # one photo per image
+        # Stock pipelines repeat this for every image, as if all were of one person: it only says that there is one.
+        "ip_adapter_image_embeds": [torch.zeros(2 if guidance else 1, 1, 1, device=device)],
     }
     merged = {"prompt_embeds": joined.merged_embeds(guidance=guidance)}
     if guidance:
@@ -66,4 +74,4 @@ def pipeline_inputs(
         arguments["pooled_prompt_embeds"] = joined.pooled if merged_from_start else joined.text_only_pooled
         arguments["negative_pooled_prompt_embeds"] = joined.negative_pooled
         merged["add_text_embeds"] = pooled
-    return PipelineInputs(arguments, merged)
+    return PipelineInputs(arguments, merged, tokens.to(device, torch.float32))

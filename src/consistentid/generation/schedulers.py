@@ -39,10 +39,11 @@ def scheduler_named(name: str, *, like: Any) -> Any:
     if class_name == type(like).__name__ and not changes:
         return type(like).from_config(like.config)
     found: Any = getattr(diffusers, class_name, None) if class_name.isidentifier() else None
-    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+    known = isinstance(found, type) and issubclass(found, SchedulerMixin)
+    if not known:
         raise InvalidSettings(
             f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)} or a scheduler class of diffusers"
         )
-    if found not in like.compatibles:
+    if found not in like.compatibles and name.lower() not in SCHEDULERS:
         raise InvalidSettings(f"scheduler {name!r} does not fit a model made for {type(like).__name__}")
     return found.from_config(like.config, **changes)
