@@ -48,7 +48,7 @@ types: setup  ## mypy, strict
 	$(BIN)/mypy
 
 docs: .venv/.docs  ## the documentation site, into site/
-	$(BIN)/zensical build --clean
+	$(BIN)/zensical build --clean --strict
 
 train-embedded: setup  ## train the embedded model: make train-embedded PHOTOS=folder
 	@test -n "$(PHOTOS)" || { echo "Say which photos: make train-embedded PHOTOS=folder"; exit 2; }
