@@ -65,24 +65,52 @@ def test_regions_and_identity_can_be_left_out(conditioner, analyses):
         conditioner.condition(analyses, "a person", regions=("chin",))
 
 
-def test_scale_zero_and_no_regions_is_the_base_model(pipeline, adapter, conditioner, analyses):
-    latents = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(0))
-    settings = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent", "height": 64, "width": 64}
-    given = conditioner.condition(analyses, "a person", negative_prompt="blurred", regions=())
-    texts = [prompt.text_only for prompt in given.facial_prompts]
-    plain = pipeline(texts, negative_prompt=["blurred"] * 2, latents=latents, **settings).images
-    with adapter.attached(pipeline):
-        adapter.set_scale(0)
-        adapter.set_image_features(given.clip_embeds(guidance=True))
-        images = pipeline(
+SETTINGS = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent", "height": 64, "width": 64}
+
+
+def portraits(pipeline, adapter, given, latents, *, scale=1.0):
+    adapter.set_scale(scale)
+    tokens = adapter.identity_tokens(given.identity, given.image_features)
+    nobody = adapter.identity_tokens(given.negative_identity, given.negative_image_features)
+    with torch.no_grad(), adapter.fixed_tokens(torch.cat([nobody, tokens])):
+        return pipeline(
             prompt_embeds=given.prompt_embeds,
             negative_prompt_embeds=given.negative_embeds,
             ip_adapter_image_embeds=[given.image_embeds(guidance=True)],
             latents=latents,
-            **settings,
+            **SETTINGS,
         ).images
-    assert torch.equal(images, plain)
-    assert torch.equal(pipeline(texts, negative_prompt=["blurred"] * 2, latents=latents, **settings).images, plain)
+
+
+def noise(count):
+    return torch.randn((count, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+
+
+def test_scale_zero_and_no_regions_is_the_base_model(pipeline, adapter, conditioner, analyses):
+    given = conditioner.condition(analyses, "a person", negative_prompt="blurred", regions=())
+    texts = [prompt.text_only for prompt in given.facial_prompts]
+    plain = pipeline(texts, negative_prompt=["blurred"] * 2, latents=noise(2), **SETTINGS).images
+    with adapter.attached(pipeline):
+        assert torch.equal(portraits(pipeline, adapter, given, noise(2), scale=0.0), plain)
+    assert torch.equal(pipeline(texts, negative_prompt=["blurred"] * 2, latents=noise(2), **SETTINGS).images, plain)
+
+
+def test_every_image_of_a_batch_has_its_own_person(pipeline, adapter, conditioner, analyses):
+    given = [conditioner.condition(face, "a person") for face in analyses]
+    with adapter.attached(pipeline):
+        together = portraits(pipeline, adapter, Conditioning.cat(given), noise(2))
+        apart = [portraits(pipeline, adapter, one, noise(2)[row : row + 1]) for row, one in enumerate(given)]
+        adapter.set_image_features(given[0].clip_embeds(guidance=True))
+        stock = pipeline(
+            prompt_embeds=given[0].prompt_embeds,
+            negative_prompt_embeds=given[0].negative_embeds,
+            ip_adapter_image_embeds=[given[0].image_embeds(guidance=True)],
+            latents=noise(2)[:1],
+            **SETTINGS,
+        ).images
+    torch.testing.assert_close(together, torch.cat(apart), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(apart[0], stock, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(*apart)
 
 
 def test_images_are_encoded_once(conditioner, analyses, monkeypatch):

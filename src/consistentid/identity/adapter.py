@@ -193,6 +193,17 @@ class IdentityAdapter:
         """The identity tokens of a batch; zeros and zero-image features give those of the guidance branch."""
         return self._attached().identity_tokens(identity_embedding, image_features)
 
+    @contextmanager
+    def fixed_tokens(self, tokens: Float[Tensor, "b 4 dt"]) -> Iterator[None]:
+        """Let every U-Net call of the block use these identity tokens, whatever `image_embeds` it is given.
+
+        Saves the projection in every step. And stock pipelines repeat the embeddings of one photo for every image of
+        a batch, so this is the only way to give each image of a batch its own person. With guidance the negative
+        half comes first; give the pipeline any `ip_adapter_image_embeds` of the right rank.
+        """
+        with self._attached().fixed_tokens(tokens):
+            yield
+
     def parameters_by_group(self) -> dict[str, dict[str, nn.Parameter]]:
         """Live parameters of `GROUPS` by name; attach first."""
         return {"facial_encoder": dict(self.facial_encoder.named_parameters()), **self._attached().parameters()}

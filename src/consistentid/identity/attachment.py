@@ -75,6 +75,16 @@ class Attachment:
         tokens: Tensor = self.unet.encoder_hid_proj([identity_embedding[:, None]])[0][:, 0]
         return tokens
 
+    @contextmanager
+    def fixed_tokens(self, tokens: Float[Tensor, "b 4 dt"]) -> Iterator[None]:
+        """Let every U-Net call of the block use these identity tokens, whatever `image_embeds` it is given."""
+        projection = self.unet.encoder_hid_proj
+        self.unet.encoder_hid_proj = _FixedTokens(tokens)
+        try:
+            yield
+        finally:
+            self.unet.encoder_hid_proj = projection
+
     def set_image_features(self, image_features: Float[Tensor, "b t di"]) -> None:
         """Give the projector the image features of the coming batch, one per sample."""
         weight = self.projector.proj_in.weight
@@ -190,6 +200,18 @@ class Attachment:
             if not module.lora_A:
                 parent, _, child = name.rpartition(".")
                 setattr(self.unet.get_submodule(parent), child, module.get_base_layer())
+
+
+class _FixedTokens(nn.Module):
+    """Stands in for the projection of `image_embeds`."""
+
+    def __init__(self, tokens: Float[Tensor, "b 4 dt"]) -> None:
+        super().__init__()
+        self.tokens = tokens[:, None]  # one photo per image
+
+    def forward(self, image_embeds: list[Tensor]) -> list[Tensor]:
+        del image_embeds
+        return [self.tokens]
 
 
 @contextmanager
