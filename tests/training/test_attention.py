@@ -27,8 +27,10 @@ def test_recorder_leaves_the_output_alone_and_carries_gradients() -> None:
         before = unet(*inputs).sample
     layers = cross_attention_layers(unet, largest=8)
     with AttentionRecorder(unet, layers) as recorder:
-        recorder.record(torch.tensor([[3, 7]]))
-        output = unet(*inputs).sample
+        unet(*inputs)
+        assert not recorder.maps  # validation in between leaves nothing behind
+        with recorder.recording(torch.tensor([[3, 7]])):
+            output = unet(*inputs).sample
         assert torch.equal(output, before)
         assert len(recorder.maps) == len(layers)
         assert {tuple(maps.shape[2:]) for maps in recorder.maps} == {(64, 2), (16, 2)}

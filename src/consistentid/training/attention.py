@@ -1,6 +1,7 @@
 """Cross-attention maps of the region tokens, taken beside the fused attention, for eq. 1."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 @dataclass
 class AttentionRecorder:
-    """Context manager: every forward pass of the U-Net leaves the maps of the region tokens in `maps`.
+    """Context manager: a forward pass inside `recording` leaves the maps of the region tokens in `maps`.
 
     The attention itself stays fused and unchanged. For the maps, queries and keys are computed once more from the
     layer's inputs with the layer's own projections (LoRA included), so gradients reach q, k and their LoRAs; only the
@@ -21,7 +22,7 @@ class AttentionRecorder:
 
     Attributes:
         layers: names of the attention layers, see `cross_attention_layers`.
-        positions: (b, n) the region tokens of the batch that comes next.
+        positions: (b, n) the region tokens of the batch that is being recorded; None: nothing is.
         maps: one (b, heads, pixels, n) tensor per layer of the last forward pass.
     """
 
@@ -42,10 +43,15 @@ class AttentionRecorder:
             handle.remove()
         self._handles.clear()
 
-    def record(self, positions: Int[Tensor, "b n"]) -> None:
-        """Forget the last maps and say where the next batch's region tokens are."""
+    @contextmanager
+    def recording(self, positions: Int[Tensor, "b n"]) -> Iterator[None]:
+        """Record the forward passes of this block, for a batch with these region tokens."""
         self.positions = positions
         self.maps.clear()
+        try:
+            yield
+        finally:
+            self.positions = None
 
     def _hook(self) -> Callable[..., None]:
         def keep(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: Tensor) -> None:

@@ -1,5 +1,6 @@
 """One training step: Batch -> Losses. Pure: everything random comes from the generator."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,9 @@ class StepConfig(BaseModel):
         foreground: the noise loss looks at the person only (the paper: 0.5).
         localisation_weight: of eq. 1; 0 leaves it out.
         identity_weight: of the identity loss; 0 leaves it out.
-        identity_max_timestep: share of the noise schedule up to which the identity loss looks.
+        identity_timesteps: range of the noise schedule in which the identity loss looks: with less noise the noisy
+            latents show who it is, with more the predicted image shows nobody.
+        identity_samples: at most so many samples of a batch are decoded for it.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -52,7 +55,8 @@ class StepConfig(BaseModel):
     foreground: float = Field(default=0.5, ge=0, le=1)
     localisation_weight: float = Field(default=LOCALISATION_WEIGHT, ge=0)
     identity_weight: float = Field(default=0.0, ge=0)
-    identity_max_timestep: float = Field(default=0.6, gt=0, le=1)
+    identity_timesteps: tuple[float, float] = (0.25, 0.8)
+    identity_samples: int = Field(default=8, gt=0)
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,13 @@ def training_step(models: TrainingModels, batch: Batch, generator: torch.Generat
     keep = _keep(len(noisy), config.drop_identity, generator) & (text.identity_kept)
     whole = torch.where(keep[:, None, None], batch.whole_features, models.zero_features)
     models.adapter.set_image_features(whole)
-    if models.recorder is not None:
-        models.recorder.record(batch.positions)
-    prediction = models.unet(
-        noisy,
-        timesteps,
-        text.embeddings,
-        added_cond_kwargs={"image_embeds": [(batch.identity_embedding * keep[:, None])[:, None]]},
-    ).sample
+    with models.recorder.recording(batch.positions) if models.recorder else nullcontext():
+        prediction = models.unet(
+            noisy,
+            timesteps,
+            text.embeddings,
+            added_cond_kwargs={"image_embeds": [(batch.identity_embedding * keep[:, None])[:, None]]},
+        ).sample
     noise = _weighted_noise_loss(models.scheduler, prediction, target, timesteps, batch, generator, config=config)
     total = noise
     localisation = identity = None
@@ -180,14 +183,13 @@ def _identity(
     *,
     config: StepConfig,
 ) -> Tensor:
-    """Mean distance over the samples whose noise is low enough and whose identity was given."""
+    """Mean distance over samples with medium noise whose identity was given."""
     assert models.critic is not None
-    limit = config.identity_max_timestep * models.scheduler.config.num_train_timesteps
-    chosen = torch.nonzero(kept & (timesteps < limit))[:, 0]
+    first, last = (share * models.scheduler.config.num_train_timesteps for share in config.identity_timesteps)
+    chosen = torch.nonzero(kept & (timesteps >= first) & (timesteps < last))[: config.identity_samples, 0]
     if len(chosen) == 0:
         return prediction.new_zeros(())
     alpha = models.scheduler.alphas_cumprod[timesteps[chosen]].view(-1, 1, 1, 1)
     # Clean latents from the predicted velocity (arXiv:2202.00512, appendix D).
     clean = alpha.sqrt() * noisy[chosen] - (1 - alpha).sqrt() * prediction[chosen].float()
-    distances = models.critic.distances(clean, batch.landmarks[chosen], batch.target_identity[chosen], generator)
-    return (distances * alpha.flatten()).sum() / alpha.sum()
+    return models.critic.distances(clean, batch.landmarks[chosen], batch.target_identity[chosen], generator).mean()
