@@ -76,7 +76,9 @@ def eye_distance(label_map: UInt8[np.ndarray, "h w"]) -> float:
     if len(centres) == 2:
         return float(max(1.0, np.linalg.norm(centres[0] - centres[1])))
     columns = np.nonzero((label_map == _SKIN).any(0))[0]
-    return float(max(1.0, 0.45 * (np.ptp(columns) if columns.size else label_map.shape[1] / 3)))
+    columns = np.nonzero((label_map == _SKIN).any(0))[0]
+    width = float(columns.max() - columns.min()) if columns.size else label_map.shape[1] / 3
+    return max(1.0, 0.45 * width)
 
 
 def _shrink(mask: Bool[np.ndarray, "h w"], pixels: int) -> Bool[np.ndarray, "h w"]:

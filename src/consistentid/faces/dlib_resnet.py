@@ -56,10 +56,11 @@ class DlibFaceResNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 32, 7, 2)
         channels_in = (32, *(channels for channels, _ in _STAGES[:-1]))
-        self.blocks = nn.ModuleList(
+        blocks = [
             _ResidualBlock(before, channels, halve)
             for before, (channels, halve) in zip(channels_in, _STAGES, strict=True)
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.head = nn.Linear(256, 128, bias=False)
 
     def features(self, chips: Tensor, *, last: int = len(_STAGES) - 1) -> list[Tensor]:
@@ -82,15 +83,12 @@ class DlibFaceResNet(nn.Module):
         """Read `dlib_face_recognition_resnet_model_v1.dat`."""
         network = cls()
         layers = _layers(path.read_bytes())
-        convolutions = [network.stem]
-        for block in network.blocks:
-            convolutions += [block.conv1, block.conv2]
         with torch.no_grad():
-            for convolution in convolutions:
+            for convolution in (module for module in network.modules() if isinstance(module, nn.Conv2d)):
                 weight, bias = _convolution(next(layers), convolution.weight.shape)
                 gamma, beta = torch.from_numpy(next(layers)).chunk(2)
                 convolution.weight.copy_(weight * gamma.view(-1, 1, 1, 1))
-                convolution.bias.copy_(bias * gamma + beta)
+                convolution.bias = nn.Parameter(bias * gamma + beta)
             network.head.weight.copy_(torch.from_numpy(next(layers)).view(256, 128).T)
         return network.eval().requires_grad_(False)
 

@@ -35,7 +35,8 @@ class DlibImageEncoder:
     def network(self) -> DlibFaceResNet:
         """The recogniser, read on first use."""
         path = dlib_weights("dlib_face_recognition_resnet_model_v1.dat")
-        return DlibFaceResNet.from_dat(path).to(self.device, memory_format=torch.channels_last)
+        network = DlibFaceResNet.from_dat(path).to(self.device)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def pixels(self, images: Sequence[Image.Image]) -> Float[Tensor, "b 3 150 150"]:
         """RGB images -> pixel values in 0..1; other sizes are resized."""
