@@ -74,7 +74,7 @@ def eye_distance(label_map: UInt8[np.ndarray, "h w"]) -> float:
     """Distance of the eyes' centres in pixels, estimated from the skin's width when an eye is hidden."""
     centres = [np.argwhere(label_map == label).mean(0) for label in _EYES if (label_map == label).any()]
     if len(centres) == 2:
-        return float(max(1.0, np.linalg.norm(centres[0] - centres[1])))
+        return max(1.0, float(np.linalg.norm(centres[0] - centres[1])))
     columns = np.nonzero((label_map == _SKIN).any(0))[0]
     columns = np.nonzero((label_map == _SKIN).any(0))[0]
     width = float(columns.max() - columns.min()) if columns.size else label_map.shape[1] / 3
