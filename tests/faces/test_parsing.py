@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from consistentid.errors import WeightsNotFound
 from consistentid.faces.bisenet import BiSeNet, BisenetParser
-from consistentid.faces.crops import Square
+from consistentid.faces.crops import alignment
 from consistentid.faces.detection import DetectedFace
-from consistentid.faces.parsing import SegformerParser, head_tilt, label_numbers, paste_square
+from consistentid.faces.parsing import SegformerParser, label_numbers, with_position
 from consistentid.faces.regions import LABEL_NAMES
 
 Drawn = tuple[np.ndarray, np.ndarray, DetectedFace]
@@ -44,34 +45,61 @@ def always(model: SegformerForSemanticSegmentation, label: int) -> SegformerForS
     return model
 
 
-def test_segformer_paints_a_square_around_the_face_only(drawn_face: Drawn, tmp_path: Path) -> None:
+def test_segformer_paints_the_view_of_the_face_only(drawn_face: Drawn, tmp_path: Path) -> None:
     photo, _, face = drawn_face
-    always(tiny_segformer(LABEL_NAMES, face_crop_scale=1.1, face_crop_size=64), 17).save_pretrained(tmp_path)
+    always(tiny_segformer(LABEL_NAMES, face_zoom=1.0, face_size=64), 17).save_pretrained(tmp_path)
     label_map = SegformerParser(tmp_path, offline=True).parse(photo, face)
-    square = Square.around(face.box, scale=1.1)
+    side = np.hypot(*alignment(face.landmarks, 1)[:, 0])
     assert label_map.shape == photo.shape[:2]
     assert label_map.dtype == np.uint8
     assert set(np.unique(label_map)) == {0, 17}
-    assert abs((label_map == 17).sum() / square.side**2 - 1) < 0.02
+    assert abs((label_map == 17).sum() / side**2 - 1) < 0.02
+    assert (label_map[100:200, 90:170] == 17).all()
 
 
-def test_tilted_heads_are_turned_upright_and_back(drawn_face: Drawn, tmp_path: Path) -> None:
-    """The tile that the parser sees, turned back, is a square turned by the head's angle around the face."""
+def test_tilted_heads_are_seen_upright_and_painted_tilted(drawn_face: Drawn, tmp_path: Path) -> None:
     photo, _, face = drawn_face
-    always(tiny_segformer(LABEL_NAMES, face_crop_scale=0.7, face_crop_size=64), 1).save_pretrained(tmp_path)
+    always(tiny_segformer(LABEL_NAMES, face_zoom=1.0, face_size=64), 1).save_pretrained(tmp_path)
     parser = SegformerParser(tmp_path, offline=True)
-    middle = np.array([128, 133], np.float32)
-    angle = np.radians(30)
+    middle, angle = face.landmarks.mean(0), np.radians(30)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
     tilted = replace(face, landmarks=((face.landmarks - middle) @ turn.T + middle).astype(np.float32))
-    assert abs(head_tilt(tilted) - 30) < 0.1
     upright, turned = parser.parse(photo, face) == 1, parser.parse(photo, tilted) == 1
     assert abs(turned.sum() / upright.sum() - 1) < 0.05
-    assert np.abs(np.argwhere(turned).mean(0) - np.argwhere(upright).mean(0)).max() < 2
     rows, columns = np.nonzero(turned)
-    highest = columns[rows == rows.min()].mean()  # turned clockwise, the tile's upper left corner is on top
-    assert highest < columns.mean()
+    assert columns[rows == rows.min()].mean() < columns.mean()  # turned clockwise, the upper left corner is on top
     assert np.ptp(columns) > 1.25 * np.ptp(np.nonzero(upright)[1])
+
+
+def test_a_view_painted_back_lies_where_it_was_taken(drawn_face: Drawn, tmp_path: Path) -> None:
+    """A parser that calls the dark half of its view skin paints the dark half of the photo."""
+    _, _, face = drawn_face
+    photo = np.zeros((256, 256, 3), np.uint8)
+    photo[:, 128:] = 255
+
+    class ByLight(SegformerParser):
+        def _classify(self, view: Image.Image, size: int) -> np.ndarray:
+            grey = np.asarray(view.convert("L").resize((size, size)))
+            return np.where(grey > 127, 17, 1).astype(np.uint8)
+
+    tiny_segformer(LABEL_NAMES, face_zoom=1.0, face_size=128).save_pretrained(tmp_path)
+    for turn in (0, 20):
+        angle = np.radians(turn)
+        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
+        points = ((face.landmarks - 128) @ matrix.T + 128).astype(np.float32)
+        label_map = ByLight(tmp_path, offline=True).parse(photo, replace(face, landmarks=points))
+        seen = label_map > 0
+        assert ((label_map == 17) == (np.arange(256) >= 128))[seen].mean() > 0.98
+
+
+def test_position_channels_are_given_to_parsers_that_ask_for_them(drawn_face: Drawn, tmp_path: Path) -> None:
+    photo, _, face = drawn_face
+    always(tiny_segformer(LABEL_NAMES, num_channels=5, face_size=64), 1).save_pretrained(tmp_path)
+    assert (SegformerParser(tmp_path, offline=True).parse(photo, face) == 1).any()
+    placed = with_position(torch.zeros(2, 3, 4, 6))
+    assert placed.shape == (2, 5, 4, 6)
+    assert placed[0, 3, 0].tolist()[::5] == [-1, 1]
+    assert placed[1, 4, :, 0].tolist()[::3] == [-1, 1]
 
 
 def test_segformer_with_classes_in_another_order_gives_our_numbers(drawn_face: Drawn, tmp_path: Path) -> None:
@@ -91,13 +119,6 @@ def test_a_missing_segformer_is_refused_in_one_sentence(drawn_face: Drawn, tmp_p
     with pytest.raises(WeightsNotFound, match="no SegFormer face parser") as refusal:
         SegformerParser(tmp_path / "absent", offline=True).parse(drawn_face[0], drawn_face[2])
     assert "\n" not in str(refusal.value)
-
-
-def test_squares_past_the_border_are_cut() -> None:
-    label_map = paste_square(np.full((8, 8), 5, np.uint8), Square(-4, -2, 8), height=10, width=20)
-    assert label_map.shape == (10, 20)
-    assert (label_map == 5).sum() == 4 * 6
-    assert label_map[0, 0] == 5
 
 
 @pytest.fixture(scope="module")

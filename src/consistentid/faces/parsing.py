@@ -5,21 +5,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from consistentid.errors import WeightsNotFound
-from consistentid.faces.crops import PORTRAIT_SCALE, Square, crop_square
+from consistentid.faces.crops import align_face, alignment
 from consistentid.faces.detection import DetectedFace
 from consistentid.faces.regions import LABEL_NAMES
 
-CROP_SCALE = 2.4  # side of the embedded parser's crop / side of the face box: with hair, neck and clothes
+FACE_ZOOM = 0.6  # of `crops.align_face`: about twice the face box, with hair, neck and collar, as in CelebAMask-HQ
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as in SegFormer's and BiSeNet's releases
 IMAGE_STD = (0.229, 0.224, 0.225)
 
-_FINEST = 512  # px; larger crops are classified at this size and enlarged
-_UPRIGHT = 8.0  # degrees; heads tilted further are turned upright for the parser
-_TURNING_ROOM = 1.45  # a square turned by any angle fits into a square of sqrt(2) times its side
+_FINEST = 512  # px; larger faces are classified at this size and enlarged
 
 # How other parsers name the classes of CelebAMask-HQ -> our number.
 _SYNONYMS = {
@@ -46,8 +44,8 @@ class FaceParser(Protocol):
 class SegformerParser:
     """Any SegFormer of transformers whose classes are those of CelebAMask-HQ, in any order.
 
-    It looks at a square around the face. The embedded parser's config says how large that square is; other models
-    get the framing of CelebAMask-HQ.
+    It sees the face turned upright by its landmarks. The config may say how wide (`face_zoom`, `face_size`); five
+    input channels are RGB and the position in that view, which tells where to expect an eye.
 
     Args:
         source: local folder or hub id.
@@ -83,42 +81,28 @@ class SegformerParser:
     def parse(self, photo: UInt8[np.ndarray, "h w 3"], face: DetectedFace) -> UInt8[np.ndarray, "h w"]:
         """See `FaceParser.parse`."""
         config = self._model.config
-        size = getattr(config, "face_crop_size", 512)
-        square = Square.around(face.box, scale=getattr(config, "face_crop_scale", PORTRAIT_SCALE))
-        angle = head_tilt(face)
-        image = Image.fromarray(photo)
-        finest = min(max(1, round(square.side)), _FINEST)
-        if abs(angle) <= _UPRIGHT:
-            classes = self._classify(crop_square(image, square, size), finest)
-            return paste_square(classes, square, height=photo.shape[0], width=photo.shape[1])
-        room = square.scaled(_TURNING_ROOM)
-        turned = crop_square(image, room, round(size * _TURNING_ROOM)).rotate(angle, Image.Resampling.BICUBIC)
-        canvas = Image.new("L", (round(finest * _TURNING_ROOM),) * 2)
-        classes = self._classify(_middle(turned, size), finest)
-        canvas.paste(Image.fromarray(classes), ((canvas.width - finest) // 2,) * 2)
-        upright = np.asarray(canvas.rotate(-angle, Image.Resampling.NEAREST))
-        return paste_square(upright, room, height=photo.shape[0], width=photo.shape[1])
+        size, zoom = getattr(config, "face_size", 512), getattr(config, "face_zoom", FACE_ZOOM)
+        view = align_face(Image.fromarray(photo), face.landmarks, size, zoom=zoom)
+        side = float(np.hypot(*alignment(face.landmarks, 1, zoom=zoom)[:, 0]))  # of the view, in pixels of the photo
+        finest = max(1, min(round(side), _FINEST))
+        classes = Image.fromarray(self._classify(view, finest))
+        inverse = inverse_affine(alignment(face.landmarks, finest, zoom=zoom))
+        whole = (photo.shape[1], photo.shape[0])
+        painted = classes.transform(whole, Image.Transform.AFFINE, tuple(inverse.ravel()), Image.Resampling.NEAREST)
+        return np.asarray(painted).copy()
 
-    def _classify(self, crop: Image.Image, size: int) -> UInt8[np.ndarray, "s s"]:
-        """Our label numbers of a crop, at size x size."""
+    def _classify(self, view: Image.Image, size: int) -> UInt8[np.ndarray, "s s"]:
+        """Our label numbers of a view, at size x size."""
         import torch
         from torch.nn import functional as F
 
+        pixels = normalised(view)
+        if self._model.config.num_channels == 5:
+            pixels = with_position(pixels)
         with torch.inference_mode():
-            logits = self._model(pixel_values=normalised(crop).to(self.device)).logits
+            logits = self._model(pixel_values=pixels.to(self.device)).logits
             classes = F.interpolate(logits, size=(size, size), mode="bilinear")[0].argmax(0)
         return self._labels[classes.cpu().numpy()]
-
-
-def head_tilt(face: DetectedFace) -> float:
-    """Angle of the line of the eyes in degrees; positive when the eye on the viewer's right is lower."""
-    across = face.landmarks[1] - face.landmarks[0]
-    return float(np.degrees(np.arctan2(across[1], across[0])))
-
-
-def _middle(image: Image.Image, size: int) -> Image.Image:
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 def label_numbers(names: dict[int, str], *, source: str) -> UInt8[np.ndarray, " n"]:
@@ -144,11 +128,16 @@ def normalised(image: Image.Image) -> Any:
     return torch.from_numpy(values.transpose(2, 0, 1)[None].copy())
 
 
-def paste_square(
-    classes: UInt8[np.ndarray, "s s"], square: Square, *, height: int, width: int
-) -> UInt8[np.ndarray, "h w"]:
-    """A label map of the whole photo from that of a square; background elsewhere."""
-    left, top, side = round(square.left), round(square.top), max(1, round(square.side))
-    label_map = Image.new("L", (width, height))
-    label_map.paste(Image.fromarray(classes).resize((side, side), Image.Resampling.NEAREST), (left, top))
-    return np.asarray(label_map).copy()
+def with_position(pixels: Any) -> Any:
+    """Tensor (b, 3, h, w) -> (b, 5, h, w): x and y in -1..1 behind the colours."""
+    import torch
+
+    batch, _, height, width = pixels.shape
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    return torch.cat([pixels, torch.stack([x, y]).to(pixels).expand(batch, 2, height, width)], 1)
+
+
+def inverse_affine(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+    """The affine map that undoes another."""
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.concatenate([linear, -linear @ matrix[:, 2:]], axis=1)

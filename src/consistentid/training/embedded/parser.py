@@ -1,7 +1,8 @@
-"""Stage 2: the face parser, square crops around a face -> 19 classes, trained on pseudo-labels."""
+"""Stage 2: the face parser, the upright face -> 19 classes, trained on pseudo-labels."""
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,41 +11,49 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-from consistentid.faces.parsing import CROP_SCALE, IMAGE_MEAN, IMAGE_STD
+from consistentid.errors import InvalidData
+from consistentid.faces.analysis import landmarks_of_labels
+from consistentid.faces.crops import alignment
+from consistentid.faces.parsing import FACE_ZOOM, IMAGE_MEAN, IMAGE_STD, with_position
 from consistentid.faces.regions import BACKGROUND, LABEL_NAMES, MIRRORED_LABELS
 
-STORED_SCALE = 3.0  # side of a training crop / side of the face box: wider than the parser's, to turn and zoom in it
+STORED_SCALE = 3.0  # side of a training crop / side of the face box: wider than the parser's view, to move in it
+SIZE = 192  # px of the parser's view
 _SMALL_CLASSES = (2, 3, 4, 5, 7, 8, 10, 11, 12, 13)
 
 
 def new_parser() -> SegformerForSemanticSegmentation:
     """An untrained parser of about a million parameters."""
     config = SegformerConfig(
+        num_channels=5,
         hidden_sizes=[16, 32, 80, 160],
         depths=[1, 2, 2, 2],
         num_attention_heads=[1, 2, 4, 5],
         mlp_ratios=[3, 3, 3, 3],
         decoder_hidden_size=96,
         classifier_dropout_prob=0.0,
+        drop_path_rate=0.0,  # the only randomness is the task's own generator
         id2label=dict(enumerate(LABEL_NAMES)),
         label2id={name: index for index, name in enumerate(LABEL_NAMES)},
-        face_crop_scale=CROP_SCALE,
-        face_crop_size=192,
+        face_zoom=FACE_ZOOM,
+        face_size=SIZE,
     )
     return SegformerForSemanticSegmentation(config)
 
 
 @dataclass(frozen=True)
 class ParserBatch:
-    """Normalised photos and their classes."""
+    """Normalised photos with positions, and their classes."""
 
-    photos: Float[Tensor, "b 3 s s"]
+    photos: Float[Tensor, "b 5 s s"]
     label_maps: Int[Tensor, "b s s"]
 
 
 @dataclass
 class ParserTask:
-    """Pixel-wise cross-entropy plus soft Dice on strongly augmented crops.
+    """Pixel-wise cross-entropy plus soft Dice on strongly augmented, upright faces.
+
+    Faces whose label map lacks an eye, the nose or the lips are left out: their landmarks are not known.
 
     Attributes:
         photos: (n, s, s, 3) crops of `STORED_SCALE`.
@@ -54,8 +63,24 @@ class ParserTask:
     parser: SegformerForSemanticSegmentation
     photos: UInt8[Tensor, "n s s 3"]
     label_maps: UInt8[Tensor, "n s s"]
-    batch_size: int = 16
+    batch_size: int = 8
     small_class_weight: float = 2.0
+
+    @cached_property
+    def _views(self) -> tuple[Int[Tensor, " m"], Float[Tensor, "m 2 3"]]:
+        """Indices of the usable faces, and the map of each from the parser's view to the crop, both in -1..1."""
+        indices, views = [], []
+        for index, label_map in enumerate(self.label_maps.numpy()):
+            try:
+                landmarks = landmarks_of_labels(label_map)
+            except InvalidData:
+                continue
+            # In units where the crop is 2 wide and its centre 0; the view is 2 wide, too.
+            matrix = alignment(landmarks * (2 / label_map.shape[0]) - 1, 2, zoom=FACE_ZOOM)
+            matrix[:, 2] += matrix[:, :2].sum(1)
+            indices.append(index)
+            views.append(torch.from_numpy(matrix).float())
+        return torch.tensor(indices), torch.stack(views)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -65,8 +90,16 @@ class ParserTask:
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """See `Task.losses`."""
         config: Any = self.parser.config
-        indices = torch.randint(len(self.photos), (self.batch_size,), generator=generator)
-        batch = augment(self.photos[indices], self.label_maps[indices], size=config.face_crop_size, generator=generator)
+        usable, views = self._views
+        rows = torch.randint(len(usable), (self.batch_size,), generator=generator)
+        indices = usable[rows]
+        batch = augment(
+            self.photos[indices],
+            self.label_maps[indices],
+            views[rows],
+            size=config.face_size,
+            generator=generator,
+        )
         logits = self.parser(pixel_values=batch.photos).logits.float()
         logits = F.interpolate(logits, size=batch.label_maps.shape[-2:], mode="bilinear")
         weights = torch.ones(len(LABEL_NAMES))
@@ -87,17 +120,22 @@ def _dice(logits: Tensor, label_maps: Tensor) -> Tensor:
 
 
 def augment(
-    photos: UInt8[Tensor, "b s s 3"], label_maps: UInt8[Tensor, "b s s"], *, size: int, generator: torch.Generator
+    photos: UInt8[Tensor, "b s s 3"],
+    label_maps: UInt8[Tensor, "b s s"],
+    views: Float[Tensor, "b 2 3"],
+    *,
+    size: int,
+    generator: torch.Generator,
 ) -> ParserBatch:
-    """Photos from anywhere: turned, zoomed, mirrored, occluded, on other backgrounds, blurred, grey, tinted."""
+    """Photos from anywhere: landmarks a little off, mirrored, occluded, on other backgrounds, blurred, grey, tinted."""
     images = photos.permute(0, 3, 1, 2).float() / 255
     labels = label_maps.long()
     images = _other_background(images, labels, generator)
-    images, labels = _warp(images, labels, size, generator)
+    images, labels = _warp(images, labels, views, size, generator)
     images, labels = _occlude(images, labels, generator)
     images = _photograph(images, generator)
     mean, std = torch.tensor(IMAGE_MEAN).view(3, 1, 1), torch.tensor(IMAGE_STD).view(3, 1, 1)
-    return ParserBatch((images - mean) / std, labels)
+    return ParserBatch(with_position((images - mean) / std), labels)
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -122,21 +160,22 @@ def _other_background(images: Tensor, labels: Tensor, generator: torch.Generator
     return torch.where(kind < 1 / 2, background * softened + images * (1 - softened), images)
 
 
-def _warp(images: Tensor, labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random similarity (and mild stretch) around the parser's own framing, which already turned the head upright.
-
-    Half of the photos are mirrored.
-    """
+def _warp(
+    images: Tensor, labels: Tensor, views: Tensor, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The view of each face, as if its landmarks had been found a little off; half of the photos are mirrored."""
     count = len(images)
-    zoom = CROP_SCALE / STORED_SCALE * torch.exp2(_uniform(count, -0.45, 0.3, generator))
-    angle = _uniform(count, -1, 1, generator) ** 3 * math.radians(25)
-    stretch = torch.exp2(_uniform(count, -0.12, 0.12, generator))
+    zoom = torch.exp2(_uniform(count, -0.25, 0.25, generator))
+    angle = _uniform(count, -1, 1, generator) ** 3 * math.radians(20)
+    stretch = torch.exp2(_uniform(count, -0.1, 0.1, generator))
     mirrored = torch.rand(count, generator=generator) < 0.5
     side = torch.where(mirrored, -1.0, 1.0)
-    shift = torch.stack([_uniform(count, -0.1, 0.1, generator) for _ in range(2)], 1)
+    shift = torch.stack([_uniform(count, -0.06, 0.06, generator) for _ in range(2)], 1)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     linear = torch.stack([torch.stack([cosine * side * stretch, -sine], 1), torch.stack([sine * side, cosine], 1)], 1)
-    grid = F.affine_grid(torch.cat([linear, shift[..., None]], 2), [count, 3, size, size], align_corners=False)
+    inside, offset = views[:, :, :2], views[:, :, 2:]
+    whole = torch.cat([inside @ linear, inside @ shift[..., None] + offset], 2)
+    grid = F.affine_grid(whole, [count, 3, size, size], align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     labels = F.grid_sample(labels[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
     table = torch.arange(len(LABEL_NAMES))
