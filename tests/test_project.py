@@ -90,3 +90,9 @@ def test_every_configuration_can_be_read(path: Path) -> None:
     from consistentid.training.run import load_config
 
     assert load_config(path).diffusion
+
+
+def test_the_embedded_weights_are_small_safetensors() -> None:
+    files = [path for path in (PACKAGE / "embedded").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 60e6
+    assert not [path.name for path in files if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack"}]
