@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from consistentid.generation.callbacks import Cancel, StepEnd, StepReport
 from consistentid.generation.embeddings import pipeline_inputs
@@ -60,7 +60,7 @@ def denoise(
         [shot.prepared.embeddings for shot in batch],
         guidance=guidance,
         merged_from_start=merge_step < 0,
-        device=pipeline.unet.device,
+        unet=pipeline.unet,
     )
     step_end = StepEnd(merged=inputs.merged, merge_step=merge_step, cancelled=cancelled, report=report)
     arguments: dict[str, Any] = {
@@ -79,7 +79,7 @@ def denoise(
     if given:
         arguments["latents"] = torch.cat(given).to(pipeline.unet.device, torch.float32)
     adapter.set_scale(settings.identity_scale or 0.0)
-    with _scheduler(runner, settings.scheduler or ""), _identity_tokens(pipeline.unet, inputs.tokens):
+    with _scheduler(runner, settings.scheduler or ""), adapter.fixed_tokens(inputs.tokens):
         output = runner(**arguments)
     return _rendered(output, output_type=output_type)
 
@@ -93,32 +93,6 @@ def _scheduler(runner: Any, name: str) -> Iterator[None]:
         yield
     finally:
         runner.scheduler = saved
-
-
-class _Given(nn.Module):
-    """Stands in for the projector: the tokens of a whole run, whatever it is called with."""
-
-    def __init__(self, tokens: Tensor) -> None:
-        super().__init__()
-        self.tokens = tokens
-
-    def forward(self, _: Tensor) -> Tensor:
-        return self.tokens
-
-
-@contextmanager
-def _identity_tokens(unet: Any, tokens: Tensor) -> Iterator[None]:
-    """Give the U-Net finished identity tokens, one set per row of its batch.
-
-    A batch may then hold several people, and the projector does not run again in every step.
-    """
-    layers = unet.encoder_hid_proj.image_projection_layers
-    projector = layers[0]
-    layers[0] = _Given(tokens.to(projector.proj_in.weight.dtype))
-    try:
-        yield
-    finally:
-        layers[0] = projector
 
 
 def _rendered(output: Any, *, output_type: OutputType) -> list[Rendered]:

@@ -38,6 +38,7 @@ def model_sha256(pipeline: Any, adapter: Any) -> str:
         pipeline: a stock pipeline.
         adapter: the `identity.adapter.IdentityAdapter` attached to it.
     """
+    adapter.set_scale(0.0)  # LoRAs that are merged into the base weights are taken out of them
     modules = {name: getattr(pipeline, name, None) for name in ("unet", "vae", "text_encoder", "text_encoder_2")}
     present = {name: module for name, module in modules.items() if module is not None}
     configs = {name: _meaning(module.config) for name, module in {**present, "scheduler": pipeline.scheduler}.items()}

@@ -70,7 +70,7 @@ class PortraitGenerator:
         self.model = model
         self.adapter_source = adapter_source
         if not adapter.is_attached:
-            adapter.attach(pipeline)
+            adapter.attach(pipeline, merge_loras=True)
         self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter)
         self._analyses: Memory[FaceAnalysis] = Memory(_REMEMBERED)
         self._embeddings: Memory[Embeddings] = Memory(_REMEMBERED)
@@ -183,7 +183,8 @@ class PortraitGenerator:
     @cached_property
     def weights_sha256(self) -> str:
         """Of every parameter that takes part."""
-        return model_sha256(self.pipeline, self.adapter)
+        with self._running:
+            return model_sha256(self.pipeline, self.adapter)
 
     def expected(self, request: GenerationRequest, *, photo: Image.Image) -> dict[str, object]:
         """What the records of a request's portraits will say, as far as is known before the photo is analysed."""

@@ -67,9 +67,10 @@ def load_parts(
         loaded = IdentityAdapter.from_pretrained(adapter_folder)
         loaded.facial_encoder.to(torch.float32)
         pipeline = _pipeline(source, offline=offline).to(place, torch.float32)
-        loaded.attach(pipeline)
+        loaded.attach(pipeline, merge_loras=True)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
+        loaded.set_scale(0.0)  # base weights and LoRAs are rounded apart, so that merging them again gives the same
         compute_in(pipeline.unet, weights)
     return Parts(
         pipeline,

@@ -1,0 +1,155 @@
+"""The same generator on other stock pipelines, and on SDXL."""
+
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModelWithProjection
+
+from consistentid.errors import InvalidSettings
+from consistentid.faces.analysis import FaceAnalysis
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.schedulers import SCHEDULERS, scheduler_named
+from consistentid.generation.tasks import TASKS
+from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.config import AdapterConfig
+
+PROMPT = "a portrait of a person"
+PICTURE = Image.new("RGB", (64, 64), (90, 120, 150))
+INPUTS: dict[str, dict[str, Any]] = {
+    "text-to-image": {},
+    "img2img": {"image": PICTURE, "strength": 0.75},
+    "inpaint": {"image": PICTURE, "mask_image": PICTURE.convert("L")},
+    "controlnet": {"image": PICTURE},
+    "controlnet-inpaint": {"image": PICTURE, "mask_image": PICTURE.convert("L"), "control_image": PICTURE},
+}
+
+
+def contexts(generator: PortraitGenerator, face: FaceAnalysis, **request: Any) -> list[torch.Tensor]:
+    """What the U-Net was given as text in every step."""
+    seen: list[torch.Tensor] = []
+    handle = generator.pipeline.unet.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["encoder_hidden_states"].clone()), with_kwargs=True
+    )
+    try:
+        generator.generate(face, PROMPT, output_type="latent", **request)
+    finally:
+        handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_merge_lands_on_the_exact_step_in_every_task(
+    generator: PortraitGenerator, drawn: FaceAnalysis, task: str
+) -> None:
+    components = {}
+    if "controlnet" in TASKS[task].components:
+        components["controlnet"] = diffusers.ControlNetModel.from_unet(plain_unet(generator))
+    seen = contexts(
+        generator, drawn, task=task, inputs=INPUTS[task], components=components, steps=4, merge_step=1, num_images=2
+    )
+    same = [torch.equal(one, seen[0]) for one in seen]
+    assert same == [True, True, *[False] * (len(seen) - 2)]
+    assert len(seen) >= 3
+    assert all(torch.equal(one, seen[2]) for one in seen[2:])
+
+
+def plain_unet(generator: PortraitGenerator) -> Any:
+    """The U-Net's configuration without the adapter; a ControlNet is made from it."""
+    config = {key: value for key, value in generator.pipeline.unet.config.items() if not key.startswith("encoder_hid")}
+    torch.manual_seed(0)
+    return diffusers.UNet2DConditionModel.from_config(config)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_runs(generator: PortraitGenerator, drawn: FaceAnalysis, name: str) -> None:
+    before = generator.pipeline.scheduler
+    portrait = generator.generate(drawn, PROMPT, steps=3, scheduler=name, output_type="latent")[0]
+    assert portrait.latents is not None
+    assert torch.isfinite(portrait.latents).all()
+    assert generator.pipeline.scheduler is before
+
+
+def test_scheduler_classes_of_diffusers(generator: PortraitGenerator) -> None:
+    like = generator.pipeline.scheduler
+    assert type(scheduler_named("KDPM2DiscreteScheduler", like=like)).__name__ == "KDPM2DiscreteScheduler"
+    with pytest.raises(InvalidSettings, match="does not fit"):
+        scheduler_named("FlowMatchEulerDiscreteScheduler", like=like)
+
+
+def test_withheld_pictures_are_reported(fresh_generator: PortraitGenerator, drawn: FaceAnalysis) -> None:
+    class BlacksTheFirst(torch.nn.Module):
+        def forward(self, images: torch.Tensor, clip_input: torch.Tensor) -> tuple[torch.Tensor, list[bool]]:
+            images[0] = 0
+            return images, [True] + [False] * (len(images) - 1)
+
+    pipeline = fresh_generator.pipeline
+    pipeline.safety_checker = BlacksTheFirst()
+    pipeline.feature_extractor = CLIPImageProcessorPil(size=32, crop_size=32)
+    portraits = fresh_generator.generate(drawn, PROMPT, steps=1, num_images=2)
+    assert [portrait.withheld for portrait in portraits] == [True, False]
+    assert portraits[0].image.getextrema() == ((0, 0),) * 3
+
+
+@pytest.fixture(scope="module")
+def sdxl(generator: PortraitGenerator) -> PortraitGenerator:
+    """A tiny random SDXL around the tiny model's parts."""
+    base = generator.pipeline
+    torch.manual_seed(5)
+    text = {**base.text_encoder.config.to_dict(), "projection_dim": 32}
+    second = CLIPTextModelWithProjection(CLIPTextConfig(**text)).eval()
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(32, 64), layers_per_block=1,
+        norm_num_groups=8, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=128, attention_head_dim=2,
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=8 * 6 + 32,
+        use_linear_projection=True, transformer_layers_per_block=(1, 1),
+    ).eval()  # fmt: skip
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        vae=base.vae, text_encoder=base.text_encoder, text_encoder_2=second, tokenizer=base.tokenizer,
+        tokenizer_2=base.tokenizer, unet=unet, scheduler=base.scheduler, add_watermarker=False,
+    )  # fmt: skip
+    config = AdapterConfig.preset(
+        "embedded", base="sdxl", text_dim=128, projector_width=64, facial_width=64, facial_depth=1, lora_rank=4,
+        quirks={"text_layer": -2},
+    )  # fmt: skip
+    return PortraitGenerator(pipeline, IdentityAdapter.new(config, unet, seed=1), analyzer=None)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_sdxl_switches_text_and_pooled_together(sdxl: PortraitGenerator, drawn: FaceAnalysis, guidance: float) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    handle = sdxl.pipeline.unet.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(
+            (kwargs["encoder_hidden_states"].clone(), kwargs["added_cond_kwargs"]["text_embeds"].clone())
+        ),
+        with_kwargs=True,
+    )
+    try:
+        options = {"steps": 4, "size": (64, 64), "num_images": 2, "scheduler": "ddim", "guidance": guidance}
+        sdxl.generate(drawn, PROMPT, merge_step=1, output_type="latent", batch_size=2, **options)
+    finally:
+        handle.remove()
+    assert len(seen) == 4
+    for text, pooled in seen[:2]:
+        assert torch.equal(text, seen[0][0])
+        assert torch.equal(pooled, seen[0][1])
+    for text, _ in seen[2:]:
+        assert not torch.equal(text, seen[0][0])
+        assert torch.equal(text, seen[2][0])
+    assert seen[0][0].shape[0] == (4 if guidance > 1 else 2)
+
+
+def test_sdxl_without_identity_is_the_base_model(sdxl: PortraitGenerator, drawn: FaceAnalysis) -> None:
+    ours = sdxl.generate(
+        drawn, PROMPT, caption="", regions=(), identity_scale=0, steps=2, size=(64, 64), scheduler="ddim",
+        output_type="latent", guidance=3.0, negative_prompt="x",
+    )[0].latents  # fmt: skip
+    sdxl.adapter.detach()
+    base = sdxl.pipeline(
+        PROMPT, negative_prompt="x", num_inference_steps=2, guidance_scale=3.0, width=64, height=64,
+        generator=[torch.Generator().manual_seed(0)], output_type="latent",
+    ).images[0]  # fmt: skip
+    torch.testing.assert_close(ours, base, rtol=0, atol=0)
