@@ -38,6 +38,7 @@ from consistentid.training.embedded.diffusion import (
     DiffusionTask,
     choose_trained,
     facial_prompt_tokenizer,
+    finished_models,
     new_models,
     trained_modules,
     with_losses,
@@ -114,13 +115,15 @@ class Chain:
     @cached_property
     def tokenizer(self) -> CLIPTokenizer:
         """Learnt from the captions' grammar."""
+        if self.config.start_from:
+            return CLIPTokenizer.from_pretrained(self.config.start_from / "tokenizer")
         return new_tokenizer([*corpus(), *[ALIGNED.template] * 200])
 
     @cached_property
     def autoencoder(self) -> AutoencoderTiny:
         """Stage 1; its scaling factor gives latents of unit variance."""
         folder = self.config.out / "autoencoder"
-        if not (folder / "final").is_dir():
+        if not self.config.start_from and not (folder / "final").is_dir():
             torch.manual_seed(self.config.autoencoder.loop.seed)
             model = new_autoencoder().to(memory_format=torch.channels_last)
             crops = _crops(self.training_records, _CROP_SCALE, _CROP)
@@ -128,14 +131,15 @@ class Chain:
             self._finish(fit(task, self.config.autoencoder.loop, folder=folder), folder)
             model.register_to_config(scaling_factor=1 / float(_encode(model, crops[:512]).float().std()))
             _save_whole(model, folder / "final")
-        model = AutoencoderTiny.from_pretrained(folder / "final")
+        source = self.config.start_from / "vae" if self.config.start_from else folder / "final"
+        model = AutoencoderTiny.from_pretrained(source, torch_dtype=torch.float32)
         return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @cached_property
     def parser(self) -> SegformerForSemanticSegmentation:
         """Stage 2."""
         folder = self.config.out / "parser"
-        if not (folder / "final").is_dir():
+        if not self.config.start_from and not (folder / "final").is_dir():
             torch.manual_seed(self.config.parser.loop.seed)
             model = new_parser()
             photos = _crops(self.training_records, STORED_SCALE, _PARSER_CROP)
@@ -143,7 +147,8 @@ class Chain:
             task = ParserTask(model, photos, labels, batch_size=self.config.parser.batch_size)
             self._finish(fit(task, self.config.parser.loop, folder=folder), folder)
             _save_whole(model, folder / "final")
-        return SegformerForSemanticSegmentation.from_pretrained(folder / "final")
+        source = self.config.start_from / "parser" if self.config.start_from else folder / "final"
+        return SegformerForSemanticSegmentation.from_pretrained(source, dtype=torch.float32)
 
     @cached_property
     def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
@@ -172,7 +177,7 @@ class Chain:
         stage, folder = self.config.diffusion[name], self.config.out / name
         if models is None:
             torch.manual_seed(stage.loop.seed)
-            models = new_models(self.tokenizer, self.config.adapter, encoder=self.encoder)
+            models = self._start()
         finished = folder / "final"
         if not finished.is_dir():
             choose_trained(models, stage.train)
@@ -182,6 +187,11 @@ class Chain:
             save_modules(finished, trained_modules(models))
         load_modules(finished, trained_modules(models))
         return models
+
+    def _start(self) -> TrainingModels:
+        if self.config.start_from:
+            return finished_models(self.config.start_from, self.tokenizer, encoder=self.encoder)
+        return new_models(self.tokenizer, self.config.adapter, encoder=self.encoder)
 
     def _train(self, models: TrainingModels, stage: DiffusionStage, folder: Path) -> bool:
         targets, references, latents = self.sampler_parts

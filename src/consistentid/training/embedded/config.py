@@ -64,6 +64,10 @@ class EmbeddedConfig(BaseModel):
     kind: Literal["embedded"]
     photos: Path | None = Field(default=None, description="folder of photos; the command line may give it instead")
     out: Path = Path("runs/embedded")
+    start_from: Path | None = Field(
+        default=None,
+        description="folder of a finished model: its autoencoder, parser and tokenizer are kept, its U-Net trained on",
+    )
     threads: int = Field(default=2, gt=0)
     adapter: AdapterSizes = AdapterSizes()
     store: StoreConfig = StoreConfig()

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from consistentid.faces.dlib_resnet import CHIP_SIZE
 from consistentid.identity.adapter import IdentityAdapter
@@ -30,11 +31,32 @@ def new_models(tokenizer: CLIPTokenizer, sizes: AdapterSizes, *, encoder: DlibIm
     unet = new_unet()
     config = AdapterConfig.preset("embedded", caption=ALIGNED.template, **sizes.model_dump())
     adapter = IdentityAdapter.new(config, unet)
+    return _assembled(unet, new_text_encoder(tokenizer), adapter, tokenizer=tokenizer, encoder=encoder)
+
+
+def finished_models(folder: Path, tokenizer: CLIPTokenizer, *, encoder: DlibImageEncoder) -> TrainingModels:
+    """The parts of a folder written by `export_model`, to be trained further."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    adapter = IdentityAdapter.from_pretrained(folder / "adapter")
+    adapter.facial_encoder.float()
+    adapter.load_state({name: value.float() for name, value in adapter.state().items()})
+    return _assembled(unet.train(), text_encoder.train(), adapter, tokenizer=tokenizer, encoder=encoder)
+
+
+def _assembled(
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    adapter: IdentityAdapter,
+    *,
+    tokenizer: CLIPTokenizer,
+    encoder: DlibImageEncoder,
+) -> TrainingModels:
     adapter.attach(unet, trainable=True)
     black = torch.zeros(1, 3, CHIP_SIZE, CHIP_SIZE)
     return TrainingModels(
         unet=unet.to(memory_format=torch.channels_last),
-        text_encoder=new_text_encoder(tokenizer),
+        text_encoder=text_encoder,
         adapter=adapter,
         scheduler=new_scheduler(),
         zero_features=encoder.encode(black)[0].float(),
