@@ -1,6 +1,7 @@
 """The command `consistentid`: one verb per module, imported when it is called."""
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ for _verb, _help in _VERBS.items():
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 refused or failed, 2 not understood, 130 interrupted."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it advises on torchvision, which is not used here
     logging.basicConfig(format="consistentid: %(message)s", level=logging.WARNING)
     sys.exit(_run(arguments))
 

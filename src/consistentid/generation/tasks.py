@@ -89,4 +89,5 @@ def pipeline_for(task: Task, pipeline: Any, *, components: Mapping[str, Any]) ->
     pipeline_class = getattr(diffusers, task.pipelines[base_kind(pipeline)])
     if type(pipeline) is pipeline_class and not components:
         return pipeline
-    return pipeline_class.from_pipe(pipeline, **components)
+    # from_pipe leaves out components of an unexpected class, such as a tiny autoencoder, unless they are named.
+    return pipeline_class.from_pipe(pipeline, vae=pipeline.vae, **components)
