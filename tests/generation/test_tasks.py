@@ -81,6 +81,9 @@ def test_scheduler_classes_of_diffusers(generator: PortraitGenerator) -> None:
 
 def test_withheld_pictures_are_reported(fresh_generator: PortraitGenerator, drawn: FaceAnalysis) -> None:
     class BlacksTheFirst(torch.nn.Module):
+        device = torch.device("cpu")
+        dtype = torch.float32
+
         def forward(self, images: torch.Tensor, clip_input: torch.Tensor) -> tuple[torch.Tensor, list[bool]]:
             images[0] = 0
             return images, [True] + [False] * (len(images) - 1)
@@ -111,10 +114,10 @@ def sdxl(generator: PortraitGenerator) -> PortraitGenerator:
         vae=base.vae, text_encoder=base.text_encoder, text_encoder_2=second, tokenizer=base.tokenizer,
         tokenizer_2=base.tokenizer, unet=unet, scheduler=base.scheduler, add_watermarker=False,
     )  # fmt: skip
-    config = AdapterConfig.preset(
-        "embedded", base="sdxl", text_dim=128, projector_width=64, facial_width=64, facial_depth=1, lora_rank=4,
-        quirks={"text_layer": -2},
-    )  # fmt: skip
+    embedded = AdapterConfig.preset("embedded", text_dim=128, projector_width=64, facial_width=64, facial_depth=1)
+    config = AdapterConfig.model_validate(
+        {**embedded.model_dump(), "base": "sdxl", "lora_rank": 4, "quirks": {"text_layer": -2}}
+    )
     return PortraitGenerator(pipeline, IdentityAdapter.new(config, unet, seed=1), analyzer=None)
 
 

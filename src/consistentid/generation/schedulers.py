@@ -16,8 +16,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, object]]] = {
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
     "lcm": ("LCMScheduler", {}),
-    "lms": ("LMSDiscreteScheduler", {}),
-    "pndm": ("PNDMScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 
@@ -46,4 +44,7 @@ def scheduler_named(name: str, *, like: Any) -> Any:
         )
     if found not in like.compatibles and name.lower() not in SCHEDULERS:
         raise InvalidSettings(f"scheduler {name!r} does not fit a model made for {type(like).__name__}")
-    return found.from_config(like.config, **changes)
+    try:
+        return found.from_config(like.config, **changes)
+    except ImportError as error:  # some need scipy or torchsde
+        raise InvalidSettings(f"scheduler {name!r} needs a package that is not installed: {error}") from None
