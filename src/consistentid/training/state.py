@@ -59,8 +59,8 @@ def save_state(folder: Path, step: int, *, modules: Mapping[str, nn.Module], par
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, module in modules.items():
-        trained = {key for key, value in module.named_parameters() if value.requires_grad}
-        state = {key: value.contiguous() for key, value in module.state_dict().items() if key in trained}
+        frozen = {key for key, value in module.named_parameters() if not value.requires_grad}
+        state = {key: value.contiguous() for key, value in module.state_dict().items() if key not in frozen}
         save_file(state, temporary / f"{name}.safetensors")
     torch.save({name: part.state_dict() for name, part in parts.items()}, temporary / "optimisation.pt")
     shutil.rmtree(target, ignore_errors=True)
