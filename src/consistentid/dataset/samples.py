@@ -22,6 +22,7 @@ class Batch:
         region_masks: the regions in the target, at latent resolution.
         landmarks: of the face in the target, in pixels; for the identity loss.
         target_identity: the recogniser's embedding of the person; for the identity loss.
+        stranger: whether the reference shows somebody else than the latents; the identity loss alone is for these.
     """
 
     latents: Float[Tensor, "b c h w"]
@@ -35,3 +36,4 @@ class Batch:
     region_masks: Float[Tensor, "b n h w"]
     landmarks: Float[Tensor, "b 5 2"]
     target_identity: Float[Tensor, "b d"]
+    stranger: Bool[Tensor, " b"]

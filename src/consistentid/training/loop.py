@@ -134,7 +134,7 @@ class _Run:
         self.accelerator.init_trackers("log")
         self.parameters = trainable_parameters(task.modules.values())
         optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config=config))
         self.optimizer, self.schedule = self.accelerator.prepare(optimizer, schedule)

@@ -44,7 +44,7 @@ class StepConfig(BaseModel):
         localisation_weight: of eq. 1; 0 leaves it out.
         identity_weight: of the identity loss; 0 leaves it out.
         identity_timesteps: range of the noise schedule in which the identity loss looks: with less noise the noisy
-            latents show who it is, with more the predicted image shows nobody.
+            latents show who it is, with more the predicted image shows nobody. Strangers are drawn from it alone.
         identity_samples: at most so many samples of a batch are decoded for it.
     """
 
@@ -60,8 +60,8 @@ class StepConfig(BaseModel):
     weighting: Literal["plain", "min-snr"] = "plain"
     localisation_weight: float = Field(default=LOCALISATION_WEIGHT, ge=0)
     identity_weight: float = Field(default=0.0, ge=0)
-    identity_timesteps: tuple[float, float] = (0.25, 0.8)
-    identity_samples: int = Field(default=8, gt=0)
+    identity_timesteps: tuple[float, float] = (0.35, 0.85)
+    identity_samples: int = Field(default=16, gt=0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class TrainingModels:
 
 def training_step(models: TrainingModels, batch: Batch, generator: torch.Generator, *, config: StepConfig) -> Losses:
     """Noise loss, eq. 1 and the identity loss of one batch."""
-    noisy, target, timesteps = _noised(models.scheduler, batch.latents, generator)
+    noisy, target, timesteps = _noised(models.scheduler, batch, generator, config=config)
     base_only = bool(torch.rand((), generator=generator) < config.base_only)
     models.adapter.set_scale(0.0 if base_only else 1.0)
     text, valid = _text(models, batch, generator, config=config, base_only=base_only)
@@ -108,7 +108,8 @@ def training_step(models: TrainingModels, batch: Batch, generator: torch.Generat
         localisation = _localisation(models.recorder, batch, valid)
         total = total + config.localisation_weight * localisation
     if models.critic is not None and config.identity_weight and not base_only:
-        identity = _identity(models, noisy, prediction, timesteps, batch, keep, generator, config=config)
+        shown = keep | valid.any(1)
+        identity = _identity(models, noisy, prediction, timesteps, batch, shown, generator, config=config)
         total = total + config.identity_weight * identity
     return Losses(total, noise, localisation, identity)
 
@@ -140,11 +141,14 @@ def _keep(count: int, drop: float, generator: torch.Generator) -> Bool[Tensor, "
 
 
 def _noised(
-    scheduler: DDIMScheduler, latents: Float[Tensor, "b c h w"], generator: torch.Generator
+    scheduler: DDIMScheduler, batch: Batch, generator: torch.Generator, *, config: StepConfig
 ) -> tuple[Tensor, Tensor, Int[Tensor, " b"]]:
     """Noisy latents, what the U-Net is to predict, and the timesteps."""
+    latents, count = batch.latents, scheduler.config.num_train_timesteps
     noise = torch.randn(latents.shape, generator=generator)
-    timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
+    timesteps = torch.randint(count, (len(latents),), generator=generator)
+    first, last = config.identity_timesteps
+    timesteps = torch.where(batch.stranger, (first * count + (last - first) * timesteps).long(), timesteps)
     noisy = scheduler.add_noise(latents, noise, timesteps)
     if scheduler.config.prediction_type == "v_prediction":
         return noisy, scheduler.get_velocity(latents, noise, timesteps), timesteps
@@ -167,7 +171,8 @@ def _weighted_noise_loss(
         weights = min_snr_weights(snr, prediction_type=scheduler.config.prediction_type)
     everywhere = _keep(len(target), config.foreground, generator)
     mask = torch.where(everywhere[:, None, None, None], torch.ones_like(batch.foreground), batch.foreground)
-    return noise_loss(prediction, target, weights, mask)
+    own = ~batch.stranger
+    return noise_loss(prediction[own], target[own], weights[own], mask[own])
 
 
 def _localisation(recorder: AttentionRecorder, batch: Batch, valid: Bool[Tensor, "b n"]) -> Tensor:
@@ -185,15 +190,15 @@ def _identity(
     prediction: Tensor,
     timesteps: Tensor,
     batch: Batch,
-    kept: Bool[Tensor, " b"],
+    shown: Bool[Tensor, " b"],
     generator: torch.Generator,
     *,
     config: StepConfig,
 ) -> Tensor:
-    """Mean distance over samples with medium noise whose identity was given."""
+    """Mean distance over samples with medium noise that were told something of the person."""
     assert models.critic is not None
     first, last = (share * models.scheduler.config.num_train_timesteps for share in config.identity_timesteps)
-    chosen = torch.nonzero(kept & (timesteps >= first) & (timesteps < last))[: config.identity_samples, 0]
+    chosen = torch.nonzero(shown & (timesteps >= first) & (timesteps < last))[: config.identity_samples, 0]
     if len(chosen) == 0:
         return prediction.new_zeros(())
     alpha = models.scheduler.alphas_cumprod[timesteps[chosen]].view(-1, 1, 1, 1)

@@ -1,6 +1,6 @@
 """Prompts of the embedded model: what its captions cover, worded in many ways."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,10 @@ class Attributes:
     expression: str | None = None
     hair: str | None = None
     background: str | None = None
+
+    def of_gender(self, gender: str | None) -> "Attributes":
+        """The same with another gender."""
+        return replace(self, gender=gender)
 
     def subset(self, rng: np.random.Generator, *, keep: float = 0.7) -> "Attributes":
         """Each attribute is kept with probability `keep`, so that the model learns both to obey and to choose."""

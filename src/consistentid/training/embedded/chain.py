@@ -44,9 +44,11 @@ from consistentid.training.embedded.diffusion import (
     with_losses,
 )
 from consistentid.training.embedded.export import export_model
+from consistentid.training.embedded.initialise import standardise_inputs
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
 from consistentid.training.embedded.sampler import StoreSampler
+from consistentid.training.embedded.text_warmup import TextTask
 from consistentid.training.loop import Validate, fit
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
@@ -173,7 +175,7 @@ class Chain:
         return targets, references, latents.half().unflatten(0, targets.images.shape[:2])
 
     def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
-        """Stage 4: one of the stages on the U-Net; None when it was stopped before its end."""
+        """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""
         stage, folder = self.config.diffusion[name], self.config.out / name
         if models is None:
             torch.manual_seed(stage.loop.seed)
@@ -191,7 +193,19 @@ class Chain:
     def _start(self) -> TrainingModels:
         if self.config.start_from:
             return finished_models(self.config.start_from, self.tokenizer, encoder=self.encoder)
-        return new_models(self.tokenizer, self.config.adapter, encoder=self.encoder)
+        models = new_models(self.tokenizer, self.config.adapter, encoder=self.encoder)
+        standardise_inputs(models, self.sampler_parts[1])
+        self._warm_up(models)
+        return models
+
+    def _warm_up(self, models: TrainingModels) -> None:
+        """Stage 4: the text encoder, before the U-Net learns to ignore it."""
+        folder, stage = self.config.out / "text", self.config.text
+        task = TextTask(models.text_encoder, facial_prompt_tokenizer(self.tokenizer), batch_size=stage.batch_size)
+        if not (folder / "final").is_dir():
+            self._finish(fit(task, stage.loop, folder=folder), folder)
+            save_modules(folder / "final", task.modules)
+        load_modules(folder / "final", task.modules)
 
     def _train(self, models: TrainingModels, stage: DiffusionStage, folder: Path) -> bool:
         targets, references, latents = self.sampler_parts
@@ -203,6 +217,7 @@ class Chain:
             persons=torch.tensor([names[record.person] for record in self.training_records]),
             tokenize=facial_prompt_tokenizer(self.tokenizer),
             contradict=stage.contradict,
+            strangers=stage.strangers,
         )
         validate = self._validation(models, folder) if self.portraits else None
         with models.recorder or nullcontext():

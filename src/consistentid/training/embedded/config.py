@@ -21,7 +21,7 @@ class AdapterSizes(BaseModel):
 
 
 class SimpleStage(BaseModel):
-    """A stage that only needs the loop: autoencoder and parser."""
+    """A stage that only needs the loop: autoencoder, parser and the text encoder's warm-up."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,6 +45,7 @@ class DiffusionStage(BaseModel):
     Attributes:
         train: parts whose weights change; `base` is the U-Net itself.
         contradict: see `StoreSampler.contradict`.
+        strangers: see `StoreSampler.strangers`; without the identity loss these samples teach nothing.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -54,6 +55,7 @@ class DiffusionStage(BaseModel):
     train: tuple[Literal["base", "text_encoder", "facial_encoder", "projector", "kv", "lora"], ...]
     batch_size: int = 32
     contradict: float = Field(default=0.5, ge=0, le=1)
+    strangers: float = Field(default=0.0, ge=0, lt=1)
 
 
 class EmbeddedConfig(BaseModel):
@@ -73,4 +75,5 @@ class EmbeddedConfig(BaseModel):
     store: StoreConfig = StoreConfig()
     autoencoder: SimpleStage
     parser: SimpleStage
+    text: SimpleStage
     diffusion: dict[str, DiffusionStage] = Field(description="stages on the U-Net, in order")

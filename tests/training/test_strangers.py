@@ -1,0 +1,124 @@
+"""Strangers: samples whose reference is somebody else, seen by the identity loss alone; and the inputs' scale."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+from transformers import CLIPTokenizer
+
+from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.training.embedded.captions import corpus
+from consistentid.training.embedded.config import AdapterSizes
+from consistentid.training.embedded.diffusion import facial_prompt_tokenizer, new_models
+from consistentid.training.embedded.initialise import standardise_inputs
+from consistentid.training.embedded.models import new_tokenizer
+from consistentid.training.embedded.sampler import StoreSampler
+from consistentid.training.embedded.store import GENDERS, References, Targets
+from consistentid.training.identity_loss import IdentityCritic
+from consistentid.training.step import StepConfig, TrainingModels, training_step
+
+_PHOTOS, _VIEWS, _BATCH = 6, 2, 4
+_KEEP_ALL = {"drop_all": 0, "drop_text": 0, "drop_identity": 0, "drop_regions": 0, "drop_region": 0}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return new_tokenizer(corpus())
+
+
+@pytest.fixture(scope="module")
+def models(tokenizer: CLIPTokenizer) -> TrainingModels:
+    torch.manual_seed(0)
+    return new_models(tokenizer, AdapterSizes(), encoder=DlibImageEncoder())
+
+
+def test_the_first_rows_show_somebody_else(tokenizer: CLIPTokenizer) -> None:
+    sampler = _sampler(tokenizer, strangers=0.5)
+    batch = sampler.draw(8, torch.Generator().manual_seed(3))
+    assert batch.stranger.tolist() == [True] * 4 + [False] * 4
+    own = sampler.references.identity[:, 0]
+    assert all(any(torch.equal(row, person) for person in own) for row in batch.target_identity[4:])
+    assert len({tuple(row.tolist()) for row in batch.target_identity[:4]}) > 1
+
+
+def test_an_asked_gender_moves_the_identity(tokenizer: CLIPTokenizer) -> None:
+    sampler = _sampler(tokenizer)
+    man, woman = GENDERS.index("man"), GENDERS.index("woman")
+    men = torch.nonzero(sampler.targets.words[:, 0, 0] == man)[:, 0]
+    asked = torch.full_like(men, woman)
+    means = [sampler.references.identity[sampler.targets.words[:, 0, 0] == g, 0].mean(0) for g in (woman, man)]
+    assert torch.allclose(sampler._towards(asked, men), (means[0] - means[1]).expand(len(men), -1))
+    assert not sampler._towards(torch.full_like(men, man), men).any()
+
+
+def test_the_noise_loss_does_not_see_strangers(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+    config = StepConfig(**_KEEP_ALL, foreground=0, localisation_weight=0)
+    batch = _sampler(tokenizer, strangers=0.5).draw(_BATCH, torch.Generator().manual_seed(0))
+    other = batch.latents.clone()
+    other[batch.stranger] += 1
+    with torch.no_grad():
+        losses = [
+            training_step(models, replace(batch, latents=latents), torch.Generator().manual_seed(1), config=config)
+            for latents in (batch.latents, other)
+        ]
+    assert torch.allclose(losses[0].noise, losses[1].noise, rtol=1e-4)
+
+
+def test_the_identity_loss_sees_strangers(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+    torch.manual_seed(0)
+    channels = (16, 16, 16, 16)
+    autoencoder = AutoencoderTiny(
+        latent_channels=8, encoder_block_out_channels=channels, decoder_block_out_channels=channels
+    )
+    critic = IdentityCritic(autoencoder, DlibImageEncoder().network)
+    config = StepConfig(**_KEEP_ALL, localisation_weight=0, identity_weight=1)
+    batch = _sampler(tokenizer, strangers=0.75).draw(_BATCH, torch.Generator().manual_seed(0))
+    losses = training_step(replace(models, critic=critic), batch, torch.Generator().manual_seed(1), config=config)
+    assert losses.identity is not None
+    losses.identity.backward()
+    gradients = [p.grad for p in models.adapter.parameters_by_group()["projector"].values() if p.grad is not None]
+    models.unet.zero_grad()
+    assert max(float(gradient.abs().max()) for gradient in gradients) > 0
+
+
+def test_people_get_different_tokens_after_standardising(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+    references = _sampler(tokenizer).references
+    identity, whole = references.identity[:, 0], references.whole[:, 0].float()
+
+    def spread() -> float:
+        with torch.no_grad():
+            return float(models.adapter.identity_tokens(identity, whole).std(0).mean())
+
+    before = spread()
+    standardise_inputs(models, references)
+    assert spread() > 3 * before
+
+
+def _sampler(tokenizer: CLIPTokenizer, *, strangers: float = 0.0) -> StoreSampler:
+    """A store of random numbers whose embeddings are as close together as a recogniser's."""
+    generator = torch.Generator().manual_seed(5)
+    n, v = _PHOTOS, _VIEWS
+    centre = torch.randn(128, generator=generator) * 0.12
+    whole = torch.randn(448, generator=generator)
+    words = torch.zeros(n, v, 4, dtype=torch.uint8)
+    words[::2, :, 0], words[1::2, :, 0] = GENDERS.index("man"), GENDERS.index("woman")
+    return StoreSampler(
+        latents=torch.randn(n, v, 8, 16, 16, generator=generator),
+        targets=Targets(
+            images=torch.zeros(n, v, 128, 128, 3, dtype=torch.uint8),
+            foreground=torch.ones(n, v, 16, 16, dtype=torch.bool),
+            regions=torch.ones(n, v, 5, 16, 16, dtype=torch.bool),
+            landmarks=torch.tensor([[45.0, 55], [83, 55], [64, 78], [52, 95], [76, 95]]).expand(n, v, 5, 2),
+            words=words,
+        ),
+        references=References(
+            identity=centre + 0.05 * torch.randn(n, v, 128, generator=generator),
+            whole=whole + 0.1 * torch.randn(n, v, 64, 448, generator=generator),
+            regions=whole + 0.1 * torch.randn(n, v, 5, 64, 448, generator=generator),
+            present=torch.ones(n, v, 5, dtype=torch.bool),
+        ),
+        persons=torch.arange(n),
+        tokenize=facial_prompt_tokenizer(tokenizer),
+        strangers=strangers,
+    )
