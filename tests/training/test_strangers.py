@@ -65,7 +65,7 @@ def test_the_noise_loss_does_not_see_strangers(models: TrainingModels, tokenizer
     assert torch.allclose(losses[0].noise, losses[1].noise, rtol=1e-4)
 
 
-def test_the_identity_loss_sees_strangers(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+def test_the_identity_loss_teaches_the_adapter_alone(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
     torch.manual_seed(0)
     channels = (16, 16, 16, 16)
     autoencoder = AutoencoderTiny(
@@ -77,9 +77,13 @@ def test_the_identity_loss_sees_strangers(models: TrainingModels, tokenizer: CLI
     losses = training_step(replace(models, critic=critic), batch, torch.Generator().manual_seed(1), config=config)
     assert losses.identity is not None
     losses.identity.backward()
-    gradients = [p.grad for p in models.adapter.parameters_by_group()["projector"].values() if p.grad is not None]
+    assert models.unet.conv_in.weight.requires_grad
+    assert models.unet.conv_in.weight.grad is None
+    assert models.text_encoder.final_layer_norm.weight.grad is None
+    for group in ("projector", "kv", "facial_encoder"):
+        gradients = [one.grad for one in models.adapter.parameters_by_group()[group].values() if one.grad is not None]
+        assert max(float(gradient.abs().max()) for gradient in gradients) > 0, group
     models.unet.zero_grad()
-    assert max(float(gradient.abs().max()) for gradient in gradients) > 0
 
 
 def test_people_get_different_tokens_after_standardising(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:

@@ -1,6 +1,7 @@
 """A batch of training: tensors only, so that the step does not know where they came from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -37,3 +38,7 @@ class Batch:
     landmarks: Float[Tensor, "b 5 2"]
     target_identity: Float[Tensor, "b d"]
     stranger: Bool[Tensor, " b"]
+
+    def rows(self, chosen: Bool[Tensor, " b"]) -> Self:
+        """The chosen samples."""
+        return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
