@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,6 @@ from consistentid.prompting.facial_prompt import compose_facial_prompt, plain_id
 from consistentid.prompting.style import ALIGNED, MARKER, OFFICIAL_SD15, OFFICIAL_SDXL, STYLES, style_named
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
-CASES = json.loads((PARITY / "text_cases.json").read_text())
-RELEASE_NAMES = {
-    "Face": "face", "Left_Eye": "eyes", "Right_Eye": "eyes", "Left_Ear": "ears", "Right_Ear": "ears", "Nose": "nose",
-    "Upper_Lip": "mouth", "Lower_Lip": "mouth",
-}  # fmt: skip
 WORDS = {region.name: region.words for region in REGIONS}
 END = 49407
 
@@ -25,24 +19,6 @@ def tokenizer():
     from transformers import CLIPTokenizer
 
     return CLIPTokenizer.from_pretrained(PARITY / "tokenizer")
-
-
-@pytest.mark.parity
-def test_every_text_of_the_release(tokenizer):
-    for case in CASES:
-        found = compose_facial_prompt(
-            case["prompt"],
-            caption=case["caption"],
-            regions=[RELEASE_NAMES[name] for name in case["selected"]],
-            tokenizers=[tokenizer],
-            style=OFFICIAL_SD15,
-        )
-        assert found.text == case["full_prompt"]
-        assert found.text_only == case["text_only_prompt"]
-        assert found.ids[0].tolist() == case["input_ids"]
-        count = sum(case["facial_token_valid"])
-        assert list(found.positions) == case["facial_token_index"][:count]
-        assert set(found.marked_regions) == {RELEASE_NAMES[name] for name in case["aligned_regions"]}
 
 
 def test_long_captions_of_the_release_are_dropped(tokenizer):
