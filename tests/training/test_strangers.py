@@ -15,7 +15,7 @@ from consistentid.training.embedded.initialise import standardise_inputs
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.store import GENDERS, References, Targets
-from consistentid.training.identity_loss import IdentityCritic
+from consistentid.training.identity_loss import IdentityCritic, identity_loss
 from consistentid.training.step import StepConfig, TrainingModels, training_step
 
 _PHOTOS, _VIEWS, _BATCH = 6, 2, 4
@@ -84,6 +84,17 @@ def test_the_identity_loss_teaches_the_adapter_alone(models: TrainingModels, tok
         gradients = [one.grad for one in models.adapter.parameters_by_group()[group].values() if one.grad is not None]
         assert max(float(gradient.abs().max()) for gradient in gradients) > 0, group
     models.unet.zero_grad()
+
+
+def test_drawing_everybody_as_the_average_person_is_no_progress() -> None:
+    generator = torch.Generator().manual_seed(7)
+    people = torch.randn(20, 128, generator=generator) * 0.05
+    average, offset = people.mean(0, keepdim=True), 0.1 * torch.randn(1, 128, generator=generator)
+    nobody = identity_loss((average + offset).expand(4, -1), people[:4], people[4:])
+    nearer = identity_loss(average.expand(4, -1), people[:4], people[4:])
+    alike = identity_loss(people[:4] + offset, people[:4], people[4:])
+    assert abs(float(nearer - nobody)) < 0.5
+    assert float(alike) < 0.1 < float(nearer)
 
 
 def test_people_get_different_tokens_after_standardising(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:

@@ -1,5 +1,6 @@
 """Released checkpoints <-> our folders of safetensors."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,8 @@ from torch import Tensor
 from consistentid.errors import WeightsNotFound
 from consistentid.identity.adapter import IdentityAdapter, check_shapes
 from consistentid.identity.config import AdapterConfig
-from consistentid.identity.layout import State
+from consistentid.identity.facial_encoder import FacialEncoder
+from consistentid.identity.layout import State, projector_shapes
 
 Base = Literal["sd15", "sdxl"]
 _PARTS: dict[Base, dict[str, str]] = {  # the release's name of a part -> ours
@@ -19,12 +21,13 @@ _PARTS: dict[Base, dict[str, str]] = {  # the release's name of a part -> ours
 }
 
 
-def read_official(path: str | Path, *, base: Base) -> IdentityAdapter:
+def read_official(path: str | Path, *, base: Base, dtype: torch.dtype | None = torch.float32) -> IdentityAdapter:
     """Read `ConsistentID-v1.bin`, `ConsistentID_SDXL-v1.bin` or the same as safetensors.
 
     Args:
         path: a pickle (read with `weights_only=True`) or a safetensors file whose keys are `part.key`.
         base: which of the two layouts.
+        dtype: of the weights in memory; None keeps the file's.
 
     Raises:
         WeightsNotFound: the file is missing, is no checkpoint, or its tensors are not the layout's; the message lists
@@ -34,7 +37,11 @@ def read_official(path: str | Path, *, base: Base) -> IdentityAdapter:
     parts = _named_parts(_read(path), base=base, source=str(path))
     config = AdapterConfig.preset(base)
     check_shapes(parts["ip_adapter"], official_ip_adapter_shapes(base), source=f"{path} (adapter_modules)")
-    state = {f"{part}.{key}": value.float() for part, tensors in parts.items() for key, value in tensors.items()}
+    state = {
+        f"{part}.{key}": value.to(dtype or value.dtype)
+        for part, tensors in parts.items()
+        for key, value in tensors.items()
+    }
     return IdentityAdapter.from_state(config, state, source=str(path))
 
 
@@ -70,6 +77,34 @@ def write_official(adapter: IdentityAdapter, path: str | Path) -> None:
     temporary.replace(path)
 
 
+def read_tensors(path: str | Path) -> State:
+    """All tensors of a `.safetensors` file or a pickle of tensors under flat `part.key` names, mapped from the disk.
+
+    Raises:
+        WeightsNotFound: the file is missing, damaged, or holds something else than tensors.
+    """
+    flat: State = {}
+    for key, value in _read(Path(path)).items():
+        nested = value.items() if isinstance(value, Mapping) else [("", value)]
+        flat |= {f"{key}.{inner}".rstrip("."): tensor for inner, tensor in nested if isinstance(tensor, Tensor)}
+    if not flat:
+        raise WeightsNotFound(f"{path} holds no tensors; give a checkpoint")
+    return flat
+
+
+def official_shapes(base: Base) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of a whole released checkpoint, flat."""
+    config = AdapterConfig.preset(base)
+    with torch.device("meta"):
+        encoder = FacialEncoder.from_adapter_config(config).state_dict()
+    parts: dict[str, dict[str, tuple[int, ...]]] = {
+        "image_proj": projector_shapes(config),
+        "facial_encoder": {key: tuple(value.shape) for key, value in encoder.items()},
+        "ip_adapter": official_ip_adapter_shapes(base),
+    }
+    return {f"{theirs}.{key}": shape for theirs, ours in _PARTS[base].items() for key, shape in parts[ours].items()}
+
+
 def official_ip_adapter_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of `adapter_modules` of a released checkpoint, from the public layout of its base model."""
     config = AdapterConfig.preset(base)
@@ -103,9 +138,13 @@ def _read(path: Path) -> Mapping[str, object]:
     if not path.is_file():
         raise WeightsNotFound(f"{path} does not exist; download it from the hub repository JackAILab/ConsistentID")
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        flat: Mapping[str, object] = load_file(path)
+        try:
+            flat: Mapping[str, object] = load_file(path)
+        except SafetensorError as error:
+            raise WeightsNotFound(f"{path} is no safetensors file, or is incomplete; download it again") from error
     else:
         flat = _unpickle(path)
     return flat
@@ -115,12 +154,17 @@ def _unpickle(path: Path) -> Mapping[str, object]:
     import pickle  # noqa: TID251  for the name of its error only
 
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise WeightsNotFound(f"{path} is no checkpoint of tensors, or is incomplete; download it again") from error
     if not isinstance(loaded, Mapping):
         raise WeightsNotFound(f"{path} holds a {type(loaded).__name__} instead of named tensors")
     return loaded
+
+
+def _is_zip(path: Path) -> bool:
+    """Files of torch 1.6 and later, which can be mapped instead of read."""
+    return zipfile.is_zipfile(path)
 
 
 def _named_parts(loaded: Mapping[str, object], *, base: Base, source: str) -> dict[str, State]:

@@ -1,0 +1,96 @@
+"""Where the weights of each base model are published: data, and downloads that the user asked for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from consistentid.errors import InvalidSettings, WeightsNotFound
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one part on the hub.
+
+    Attributes:
+        part: what it is for.
+        repository: hub id.
+        files: paths or patterns in the repository.
+        megabytes: about, of all files.
+        licence: of the weights.
+    """
+
+    part: str
+    repository: str
+    files: tuple[str, ...]
+    megabytes: int
+    licence: str
+
+
+_HALF = ("*.fp16.safetensors",)
+_PIPELINE = ("model_index.json", "*/*.json", "*/*.txt")
+_RELEASE = "JackAILab/ConsistentID"
+_RELEASE_LICENCE = "MIT; trained with InsightFace, whose models are for non-commercial research only"
+_PARSER = Source("face parser", _RELEASE, ("face_parsing.pth",), 53, "data for non-commercial research only")
+# The vision tower alone; laion/CLIP-ViT-H-14-laion2B-s32B-b79K holds the text tower too (3,900 MB).
+_ENCODER = Source(
+    "image encoder", "h94/IP-Adapter",
+    ("models/image_encoder/config.json", "models/image_encoder/model.safetensors"), 2530, "Apache-2.0",
+)  # fmt: skip
+SOURCES: dict[str, tuple[Source, ...]] = {
+    "sd15": (
+        Source("identity adapter", _RELEASE, ("ConsistentID-v1.bin",), 669, _RELEASE_LICENCE),
+        _PARSER,
+        _ENCODER,
+        Source(
+            "base model", "stable-diffusion-v1-5/stable-diffusion-v1-5", (*_PIPELINE, *_HALF), 2740,
+            "CreativeML OpenRAIL-M",
+        ),
+    ),
+    "sdxl": (
+        Source("identity adapter", _RELEASE, ("ConsistentID_SDXL-v1.bin",), 3480, _RELEASE_LICENCE),
+        _PARSER,
+        _ENCODER,
+        Source(
+            "base model", "stabilityai/stable-diffusion-xl-base-1.0", (*_PIPELINE, *_HALF), 7000,
+            "CreativeML Open RAIL++-M",
+        ),
+    ),
+}  # fmt: skip
+Preset = Literal["sd15", "sdxl"]
+
+
+def fetch(preset: str, *, offline: bool = False) -> Iterator[tuple[Source, Path]]:
+    """Download what a preset needs, one part after the other, into the hub's cache; what is there is not fetched.
+
+    Raises:
+        InvalidSettings: there is no such preset.
+        WeightsNotFound: a part is not in the cache (offline) or cannot be downloaded.
+    """
+    if preset not in SOURCES:
+        raise InvalidSettings(f"no preset {preset!r}; choose from {', '.join(SOURCES)}")
+    for source in SOURCES[preset]:
+        yield source, _folder(source, offline=offline)
+
+
+def cached(source: Source) -> Path | None:
+    """The folder in the hub's cache, None when the part, or some of it, was never fetched."""
+    try:
+        return _folder(source, offline=True)
+    except WeightsNotFound:
+        return None
+
+
+def _folder(source: Source, *, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(source.repository, allow_patterns=list(source.files), local_files_only=offline))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = "it is not in the hub's cache and --offline was given" if offline else str(error).partition("\n")[0]
+        raise WeightsNotFound(f"cannot get the {source.part} from {source.repository}: {reason}") from error
+    missing = [file for file in source.files if not any(folder.glob(file))]
+    if missing:
+        raise WeightsNotFound(f"{source.repository} in the hub's cache lacks {', '.join(missing)}; fetch it again")
+    return folder

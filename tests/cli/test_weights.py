@@ -1,0 +1,130 @@
+"""`consistentid weights`, on small checkpoints under the released part names."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from consistentid.cli.app import main
+from consistentid.faces.bisenet import BiSeNet
+from consistentid.identity import checkpoint
+from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.checkpoint import write_official
+from consistentid.identity.config import AdapterConfig
+from consistentid.identity.layout import ip_adapter_shapes
+
+
+@pytest.fixture
+def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint in bf16 with the released part names, for a tiny U-Net that stands for SD 1.5."""
+    from diffusers import UNet2DConditionModel
+
+    config = AdapterConfig.preset(
+        "embedded", text_dim=64, projector_width=64, facial_width=64, identity_dim=16, image_dim=32, image_tokens=17,
+        lora_rank=4, image_encoder={"kind": "clip", "source": "unused"},
+    ).model_copy(update={"base": "sd15", "mode": "official"})  # fmt: skip
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=64, attention_head_dim=16,
+    )  # fmt: skip
+    monkeypatch.setattr(checkpoint, "official_ip_adapter_shapes", lambda base: ip_adapter_shapes(unet, 4))
+    monkeypatch.setattr(AdapterConfig, "preset", classmethod(lambda cls, base, **changes: config))
+    path = tmp_path / "released.safetensors"
+    write_official(IdentityAdapter.new(config, unet), path)
+    save_file({key: value.bfloat16() for key, value in load_file(path).items()}, path)
+    return path
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return int(end.value.code or 0)
+
+
+def test_a_released_checkpoint_becomes_a_folder(released, tmp_path, capsys):
+    assert run("weights", "verify", released) == 0
+    said = capsys.readouterr().out
+    assert "released ConsistentID for SD 1.5" in said
+    assert "bfloat16" in said
+    assert "layout complete" in said
+    folder = tmp_path / "adapter"
+    assert run("weights", "convert", released, folder) == 0
+    assert json.loads((folder / "config.json").read_text())["mode"] == "official"
+    state = load_file(folder / "adapter.safetensors")
+    assert {value.dtype for value in state.values()} == {torch.bfloat16}
+    assert len(state) == len(load_file(released))
+    assert run("weights", "verify", folder) == 0
+    assert "identity adapter for sd15, official mode" in capsys.readouterr().out
+    assert run("weights", "convert", released, folder) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_an_incomplete_checkpoint_is_named_and_not_converted(released, tmp_path, capsys):
+    state = load_file(released)
+    gone = next(key for key in state if key.startswith("adapter_modules."))
+    del state[gone]
+    save_file(state, released)
+    assert run("weights", "verify", released) == 1
+    assert f"missing {gone}" in capsys.readouterr().out
+    assert run("weights", "convert", released, tmp_path / "adapter") == 1
+    assert f"missing {gone}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["released.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "kind"),
+    [
+        ({"model.diffusion_model.time_embed.0.weight": 1}, "single-file Stable Diffusion 1.x"),
+        ({"model.diffusion_model.x": 1, "conditioner.embedders.1.model.x": 1}, "single-file Stable Diffusion XL"),
+        ({"image_proj.latents": 1, "ip_adapter.1.to_k_ip.weight": 1}, "IP-Adapter without FacialEncoder"),
+        ({"lora_unet_down_blocks_0.lora_up.weight": 1}, "LoRA of a base model"),
+        ({"something": 1}, "unknown"),
+    ],
+)
+def test_other_files_are_told_apart(tensors, kind, tmp_path, capsys):
+    path = tmp_path / "file.safetensors"
+    save_file({key: torch.zeros(size) for key, size in tensors.items()}, path)
+    assert run("weights", "verify", path) == int(kind == "unknown")
+    assert kind in capsys.readouterr().out
+    assert run("weights", "convert", path, tmp_path / "adapter") == 1
+    assert "no released checkpoint" in capsys.readouterr().err
+
+
+def test_a_face_parser_is_known_by_its_layout(tmp_path, capsys):
+    state = BiSeNet().state_dict()
+    torch.save(state, tmp_path / "face_parsing.pth")
+    assert run("weights", "verify", tmp_path / "face_parsing.pth") == 0
+    assert "BiSeNet face parser" in capsys.readouterr().out
+    state.popitem()
+    torch.save(state, tmp_path / "short.pth")
+    assert run("weights", "verify", tmp_path / "short.pth") == 1
+
+
+def test_damaged_files_are_refused(tmp_path, capsys):
+    for name in ("a.safetensors", "b.bin"):
+        (tmp_path / name).write_bytes(b"not weights")
+        assert run("weights", "verify", tmp_path / name) == 1
+        assert "download it again" in capsys.readouterr().err
+
+
+def test_sizes_and_licences_come_before_any_download(capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", _no_download)
+    assert run("weights", "list") == 0
+    assert run("weights", "fetch", "sd15") == 0
+    said = capsys.readouterr().out
+    assert "669 MB to fetch" in said
+    assert "non-commercial" in said
+    assert "Nothing was downloaded" in said
+    assert run("weights", "fetch", "sd15", "--offline") == 1
+    assert "cannot get the identity adapter from JackAILab/ConsistentID" in capsys.readouterr().err
+
+
+def _no_download(repository, *, local_files_only, **_):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    assert local_files_only, f"{repository} would be downloaded"
+    raise LocalEntryNotFoundError(repository)
