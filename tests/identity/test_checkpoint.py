@@ -4,7 +4,7 @@ import torch
 from consistentid.errors import WeightsNotFound
 from consistentid.identity import checkpoint
 from consistentid.identity.adapter import IdentityAdapter
-from consistentid.identity.checkpoint import official_ip_adapter_shapes, read_official, write_official
+from consistentid.identity.checkpoint import load_adapter, official_ip_adapter_shapes, read_official, write_official
 from consistentid.identity.config import AdapterConfig
 from consistentid.identity.facial_encoder import FacialEncoder
 from consistentid.identity.layout import ip_adapter_shapes, projector_shapes
@@ -58,6 +58,17 @@ def test_pickle_and_safetensors_round_trip(small, tmp_path):
         state = read_official(tmp_path / name, base="sd15").state()
         assert set(state) == set(small.state())
         assert all(torch.equal(state[key], value) for key, value in small.state().items())
+
+
+def test_a_file_or_a_folder_is_loaded(small, tmp_path):
+    write_official(small, tmp_path / "weights.safetensors")
+    small.save_pretrained(tmp_path / "adapter")
+    for source in ("weights.safetensors", "adapter"):
+        state = load_adapter(tmp_path / source).state()
+        assert all(torch.equal(state[key], value) for key, value in small.state().items())
+    torch.save({"something": torch.zeros(1)}, tmp_path / "other.bin")
+    with pytest.raises(WeightsNotFound, match="no released checkpoint"):
+        load_adapter(tmp_path / "other.bin")
 
 
 def test_wrong_files_are_refused_by_name(small, tmp_path):

@@ -13,7 +13,7 @@ class Loading:
 
     Attributes:
         model: embedded, a folder, or a hub id of a Stable Diffusion pipeline.
-        adapter: folder of an identity adapter; the embedded model has its own.
+        adapter: folder of an identity adapter, or a released file; the embedded model has its own.
         device: cpu, cuda, mps, …
         dtype: type of the weights while denoising; auto takes what is fast on the device.
         batch_size: images in one denoising run; the model's preset decides when it is not given.

@@ -92,7 +92,8 @@ class PortraitGenerator:
 
         Args:
             model: `embedded` (in the package), a folder, or a hub id of a Stable Diffusion (XL) pipeline.
-            adapter: folder of an identity adapter; by default the folder `adapter` inside the model's.
+            adapter: folder of an identity adapter, or a released file (`ConsistentID-v1.bin`); by default the folder
+                `adapter` inside the model's.
             device: where to run; the CPU by default.
             dtype: of the weights while denoising; `auto` takes what is fast on the device.
             offline: never download.

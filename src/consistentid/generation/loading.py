@@ -17,6 +17,7 @@ from consistentid.faces.description import TemplateDescriber
 from consistentid.faces.detection import InsightFaceDetector
 from consistentid.generation.precision import compute_in, dtype_for
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.checkpoint import load_adapter
 
 EMBEDDED = "embedded"
 
@@ -60,11 +61,12 @@ def load_parts(
     weights = dtype_for(dtype, place)
     source = embedded_folder() if str(model) == EMBEDDED else model
     is_folder = Path(source).is_dir()
-    adapter_folder = Path(adapter) if adapter is not None else Path(source) / "adapter"
-    if adapter is None and not (is_folder and adapter_folder.is_dir()):
-        raise WeightsNotFound(f"{model} has no folder `adapter`; say which identity adapter to use with adapter=FOLDER")
+    adapter_source = Path(adapter) if adapter is not None else Path(source) / "adapter"
+    if adapter is None and not (is_folder and adapter_source.is_dir()):
+        raise WeightsNotFound(f"{model} has no folder `adapter`; say which identity adapter to use with adapter=PATH")
+    adapter_folder = adapter_source.parent if adapter_source.is_file() else adapter_source
     with quiet_loading(bars=not is_folder):
-        loaded = IdentityAdapter.from_pretrained(adapter_folder)
+        loaded = load_adapter(adapter_source)
         loaded.facial_encoder.to(torch.float32)
         pipeline = _pipeline(source, offline=offline).to(place, torch.float32)
         loaded.attach(pipeline, merge_loras=True)
@@ -77,7 +79,7 @@ def load_parts(
         loaded,
         analyzer or _analyzer(source, loaded, adapter_folder, device=str(place)),
         model=str(Path(model).resolve()) if is_folder and str(model) != EMBEDDED else str(model),
-        adapter_source=None if adapter is None else str(adapter_folder.resolve()),
+        adapter_source=None if adapter is None else str(adapter_source.resolve()),
     )
 
 

@@ -1,7 +1,7 @@
 """Released checkpoints <-> our folders of safetensors."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,29 @@ def read_official(path: str | Path, *, base: Base, dtype: torch.dtype | None = t
         for key, value in tensors.items()
     }
     return IdentityAdapter.from_state(config, state, source=str(path))
+
+
+def load_adapter(path: str | Path) -> IdentityAdapter:
+    """An adapter from our folder or from a released file, whose base is told by the names of its parts.
+
+    Raises:
+        WeightsNotFound: see `IdentityAdapter.from_pretrained` and `read_official`.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        return IdentityAdapter.from_pretrained(path)
+    base = official_base(read_tensors(path))
+    if base is None:
+        raise WeightsNotFound(f"{path} is no released checkpoint; `consistentid weights verify` says what it is")
+    return read_official(path, base=base)
+
+
+def official_base(tensors: Iterable[str]) -> Base | None:
+    """Which release flat `part.key` names belong to: they spell the projector differently. None for neither."""
+    parts = {key.partition(".")[0] for key in tensors}
+    if not {"FacialEncoder", "adapter_modules"} <= parts:
+        return None
+    return "sdxl" if "image_proj_model" in parts else "sd15"
 
 
 def official_state(adapter: IdentityAdapter) -> dict[str, State]:

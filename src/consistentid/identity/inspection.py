@@ -12,7 +12,7 @@ from torch import Tensor
 from consistentid.errors import WeightsNotFound
 from consistentid.faces.bisenet import BiSeNet
 from consistentid.identity.adapter import CONFIG_NAME, WEIGHTS_NAME, IdentityAdapter, check_shapes
-from consistentid.identity.checkpoint import Base, official_shapes, read_tensors
+from consistentid.identity.checkpoint import Base, official_base, official_shapes, read_tensors
 
 Tensors = Mapping[str, Tensor]
 UNKNOWN = "unknown"
@@ -54,7 +54,7 @@ def inspect_weights(path: str | Path) -> Inspection:
     if path.is_dir():
         raise WeightsNotFound(f"{path} holds no {CONFIG_NAME} and {WEIGHTS_NAME}; give a file, or an adapter's folder")
     tensors = read_tensors(path)
-    base = _official_base(tensors)
+    base = official_base(tensors)
     if base is not None:
         name = {"sd15": "SD 1.5", "sdxl": "SDXL"}[base]
         kind, problem = f"released ConsistentID for {name}", _problem(tensors, official_shapes(base), path)
@@ -83,14 +83,6 @@ def _inspection(path: Path, kind: str, tensors: Tensors, *, base: Base | None = 
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Inspection(path, kind, base, len(tensors), count, dict(dtypes), sha256, problem)
-
-
-def _official_base(tensors: Tensors) -> Base | None:
-    """By the name of the projector, which the two releases spell differently."""
-    parts = {key.partition(".")[0] for key in tensors}
-    if {"FacialEncoder", "adapter_modules"} <= parts:
-        return "sdxl" if "image_proj_model" in parts else "sd15"
-    return None
 
 
 def _problem(tensors: Tensors, expected: Mapping[str, tuple[int, ...]], path: Path) -> str:
