@@ -44,7 +44,13 @@ def _tiny(target: Path, source: Path) -> Path:
     import yaml
 
     values = yaml.safe_load(source.read_text())
-    for stage in (values["autoencoder"], values["parser"], values["text"], *values["diffusion"].values()):
+    for stage in (
+        values["autoencoder"],
+        values["parser"],
+        values["text"],
+        values["tokens"],
+        *values["diffusion"].values(),
+    ):
         stage["batch_size"] = 2
         stage["loop"] |= TINY_LOOP
     for stage in values["diffusion"].values():

@@ -179,6 +179,12 @@ class IdentityAdapter:
         """Whether the adapter is inside a U-Net."""
         return self._attachment is not None
 
+    @property
+    def projector(self) -> nn.Module:
+        """The live projector while attached."""
+        projector: nn.Module = self._attached().projector
+        return projector
+
     def set_scale(self, scale: float) -> None:
         """Weight of the identity tokens while attached; 0 also switches the LoRAs off: the base model itself."""
         self._attached().set_scale(scale)

@@ -44,12 +44,13 @@ from consistentid.training.embedded.diffusion import (
     with_losses,
 )
 from consistentid.training.embedded.export import export_model
+from consistentid.training.embedded.identity_warmup import IdentityTask
 from consistentid.training.embedded.initialise import standardise_inputs
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.text_warmup import TextTask
-from consistentid.training.loop import Validate, fit
+from consistentid.training.loop import LoopConfig, Task, Validate, fit
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
 
@@ -199,29 +200,38 @@ class Chain:
         return models
 
     def _warm_up(self, models: TrainingModels) -> None:
-        """Stage 4: the text encoder, before the U-Net learns to ignore it."""
-        folder, stage = self.config.out / "text", self.config.text
-        task = TextTask(models.text_encoder, facial_prompt_tokenizer(self.tokenizer), batch_size=stage.batch_size)
+        """Stage 4: text encoder and adapter, before the U-Net learns to ignore them."""
+        text, tokens = self.config.text, self.config.tokens
+        tokenize = facial_prompt_tokenizer(self.tokenizer)
+        self._warm_up_with("text", TextTask(models.text_encoder, tokenize, batch_size=text.batch_size), text.loop)
+        sampler = self._sampler(contradict=0.0)
+        self._warm_up_with("tokens", IdentityTask(models, sampler, tokens.batch_size), tokens.loop)
+
+    def _warm_up_with(self, name: str, task: Task, loop: LoopConfig) -> None:
+        folder = self.config.out / name
         if not (folder / "final").is_dir():
-            self._finish(fit(task, stage.loop, folder=folder), folder)
+            self._finish(fit(task, loop, folder=folder), folder)
             save_modules(folder / "final", task.modules)
         load_modules(folder / "final", task.modules)
 
     def _train(self, models: TrainingModels, stage: DiffusionStage, folder: Path) -> bool:
+        sampler = self._sampler(contradict=stage.contradict, strangers=stage.strangers)
+        validate = self._validation(models, folder) if self.portraits else None
+        with models.recorder or nullcontext():
+            return fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
+
+    def _sampler(self, *, contradict: float, strangers: float = 0.0) -> StoreSampler:
         targets, references, latents = self.sampler_parts
         names = {person: index for index, person in enumerate(dict.fromkeys(r.person for r in self.training_records))}
-        sampler = StoreSampler(
+        return StoreSampler(
             latents=latents,
             targets=targets,
             references=references,
             persons=torch.tensor([names[record.person] for record in self.training_records]),
             tokenize=facial_prompt_tokenizer(self.tokenizer),
-            contradict=stage.contradict,
-            strangers=stage.strangers,
+            contradict=contradict,
+            strangers=strangers,
         )
-        validate = self._validation(models, folder) if self.portraits else None
-        with models.recorder or nullcontext():
-            return fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
 
     def _validation(self, models: TrainingModels, folder: Path) -> Validate:
         def validate(step: int) -> Image.Image:

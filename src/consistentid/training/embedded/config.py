@@ -21,7 +21,7 @@ class AdapterSizes(BaseModel):
 
 
 class SimpleStage(BaseModel):
-    """A stage that only needs the loop: autoencoder, parser and the text encoder's warm-up."""
+    """A stage that only needs the loop: autoencoder, parser and the warm-ups of text encoder and adapter."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -76,4 +76,5 @@ class EmbeddedConfig(BaseModel):
     autoencoder: SimpleStage
     parser: SimpleStage
     text: SimpleStage
+    tokens: SimpleStage
     diffusion: dict[str, DiffusionStage] = Field(description="stages on the U-Net, in order")

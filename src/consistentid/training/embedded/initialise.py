@@ -5,6 +5,8 @@ its hidden states: with ordinary weights every person gives almost the same toke
 samples on such tokens had learnt nobody. Here the data's mean and spread are folded into the first linear layers.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ _ROWS = 20_000  # enough for a mean and a standard deviation
 @torch.no_grad()
 def standardise_inputs(models: TrainingModels, references: References) -> None:
     """Replace the layers that read identity embeddings, whole and region features by fresh, standardising ones."""
-    projector = models.unet.encoder_hid_proj.image_projection_layers[0]
+    projector: Any = models.adapter.projector
     _standardise(projector.proj.net[0].proj, references.identity)
     _standardise(projector.proj_in, references.whole)
     _standardise(models.adapter.facial_encoder.visual_projection.proj_in, references.regions[references.present])
