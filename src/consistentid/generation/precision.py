@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from consistentid.devices import is_fast_in_bfloat16
 from consistentid.errors import InvalidSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,6 +59,4 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 def _automatic(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.float16
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
+    return torch.bfloat16 if device.type == "cpu" and is_fast_in_bfloat16(device) else torch.float32

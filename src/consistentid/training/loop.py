@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from consistentid.devices import is_fast_in_bfloat16
 from consistentid.training.state import latest_checkpoint, load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class LoopConfig(BaseModel):
     betas: tuple[float, float] = (0.9, 0.99)
     gradient_clip: float = 1.0
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
-    mixed_precision: str = "bf16"
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     seed: int = 0
     checkpoint_every: int = Field(default=250, gt=0)
     validate_every: int = Field(default=0, ge=0, description="0 switches validation off")
@@ -128,9 +129,10 @@ class _Run:
 
     def __init__(self, task: Task, config: LoopConfig, folder: Path) -> None:
         self.task, self.config, self.folder = task, config, folder
-        self.accelerator = Accelerator(
-            mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=str(folder)
-        )
+        precision = config.mixed_precision
+        if precision == "auto":
+            precision = "bf16" if is_fast_in_bfloat16(PartialState().device) else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, log_with="tensorboard", project_dir=str(folder))
         self.accelerator.init_trackers("log")
         self.parameters = trainable_parameters(task.modules.values())
         optimizer = torch.optim.AdamW(
