@@ -17,8 +17,8 @@ from consistentid.training.embedded.initialise import standardise_inputs
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.store import GENDERS, References, Targets
-from consistentid.training.identity_loss import IdentityCritic, identity_loss
-from consistentid.training.step import StepConfig, TrainingModels, training_step
+from consistentid.training.identity_loss import IdentityCritic, around_the_face, identity_loss
+from consistentid.training.step import StepConfig, TrainingModels, spread, training_step
 
 _PHOTOS, _VIEWS, _BATCH = 6, 2, 4
 _KEEP_ALL = {"drop_all": 0, "drop_text": 0, "drop_identity": 0, "drop_regions": 0, "drop_region": 0}
@@ -86,6 +86,49 @@ def test_the_identity_loss_teaches_the_adapter_alone(models: TrainingModels, tok
         gradients = [one.grad for one in models.adapter.parameters_by_group()[group].values() if one.grad is not None]
         assert max(float(gradient.abs().max()) for gradient in gradients) > 0, group
     models.unet.zero_grad()
+
+
+def test_the_face_counts_more_where_it_is_weighted(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+    batch = _sampler(tokenizer).draw(_BATCH, torch.Generator().manual_seed(0))
+    masks = torch.zeros_like(batch.region_masks)
+    masks[:, :, 4:12, 4:12] = 1
+    batch = replace(batch, region_masks=masks)
+
+    def rise(rows: slice, face_weight: float) -> float:
+        """How much the noise loss grows when the target changes in these rows."""
+        config = StepConfig(**_KEEP_ALL, foreground=0, localisation_weight=0, face_weight=face_weight)
+        latents = batch.latents.clone()
+        latents[:, :, rows, 4:12] *= 3
+        with torch.no_grad():
+            noise = [
+                training_step(
+                    models, replace(batch, latents=one), torch.Generator().manual_seed(1), config=config
+                ).noise
+                for one in (batch.latents, latents)
+            ]
+        return float(noise[1] - noise[0])
+
+    assert rise(slice(4, 12), 4.0) > 1.5 * rise(slice(4, 12), 0.0)
+    assert rise(slice(0, 4), 4.0) < rise(slice(0, 4), 0.0)
+
+
+def test_timesteps_are_spread_over_the_schedule() -> None:
+    drawn = spread(10, torch.Generator().manual_seed(0))
+    assert sorted((drawn * 10).long().tolist()) == list(range(10))
+
+
+def test_the_face_is_cut_out_with_its_landmarks() -> None:
+    columns = torch.arange(16.0).expand(1, 16, 16)
+    latents = torch.stack([columns, columns.transpose(1, 2)], dim=1)  # x and y of every latent
+    landmarks = torch.tensor([[[60.0, 60], [90, 60], [75, 80], [63, 95], [88, 95]]])
+    cut, moved = around_the_face(latents, landmarks)
+    assert cut.shape == (1, 2, 13, 13)
+    corner = cut[0, :, 0, 0]
+    assert torch.equal(
+        cut[0], latents[0, :, int(corner[1]) : int(corner[1]) + 13, int(corner[0]) : int(corner[0]) + 13]
+    )
+    assert torch.equal(moved[0] + 8 * corner, landmarks[0])
+    assert corner[0] == 3  # the face is on the right
 
 
 def test_drawing_everybody_as_the_average_person_is_no_progress() -> None:

@@ -37,6 +37,11 @@ class Square:
         return ((points - np.array([self.left, self.top])) * (size / self.side)).astype(np.float32)
 
 
+def mirror_landmarks(landmarks: Float[np.ndarray, "5 2"], size: int) -> Float[np.ndarray, "5 2"]:
+    """The landmarks in the mirrored image of that width: eyes and corners of the mouth exchange their places."""
+    return ((landmarks * (-1, 1)) + (size - 1, 0))[[1, 0, 2, 4, 3]].astype(np.float32)
+
+
 def crop_square(image: Image.Image, square: Square, size: int, *, nearest: bool = False) -> Image.Image:
     """The square, resized to size x size; past the border the outermost pixels are repeated."""
     left, top, side = round(square.left), round(square.top), max(1, round(square.side))

@@ -9,7 +9,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from consistentid.faces.crops import mirror_landmarks
 from consistentid.faces.dlib_resnet import DlibFaceResNet
+from consistentid.training.identity_loss import aligned_chips
 
 _WIDTH = 64
 _FEATURE_BLOCKS = (2, 6, 9)  # the recogniser's last blocks of 32, 64 and 128 channels
@@ -52,16 +54,23 @@ class FeatureDistance(nn.Module):
 class AutoencoderTask:
     """Reconstruction with L1, the perceptual distance, and noise on the latents, so that nearby latents decode alike.
 
+    Nothing that is drawn later can be recognised better than a reconstruction: without the recogniser's opinion, the
+    distance of held-out people to their other photo rose from 0.33 to 0.52 by encoding and decoding alone.
+
     Attributes:
         photos: (n, s, s, 3) crops larger than the model's size: each use cuts out a random square.
+        landmarks: (n, 5, 2) of the faces, in pixels of `photos`.
+        identity_weight: of the squared distance between the recogniser's embeddings of photo and reconstruction.
     """
 
     autoencoder: AutoencoderTiny
     photos: UInt8[Tensor, "n s s 3"]
+    landmarks: Float[Tensor, "n 5 2"]
     recogniser: DlibFaceResNet
     size: int = 128
     batch_size: int = 16
     feature_weight: float = 0.25
+    identity_weight: float = 0.5
     latent_noise: float = 0.05
 
     @property
@@ -75,34 +84,53 @@ class AutoencoderTask:
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """See `Task.losses`."""
-        images = random_squares(self.photos, self.batch_size, self.size, generator)
+        images, landmarks = random_squares(self.photos, self.landmarks, self.batch_size, self.size, generator)
         latents = self.autoencoder.encode(images).latents
         noise = torch.randn(latents.shape, generator=generator)
         decoded = self.autoencoder.decode(latents + self.latent_noise * noise).sample.float()
         pixels = (decoded - images).abs().mean()
         edges = (_laplacian(decoded) - _laplacian(images)).abs().mean()
         features = self._distance(decoded, images)
+        identity = self._identity_distance(decoded, images, landmarks, generator)
         # Unit variance without a KL term: the diffusion model needs it, the decoder bounds latents at 3.
         moments = latents.float().mean((0, 2, 3)).square().mean()
         moments = moments + (latents.float().std((0, 2, 3)) - 1).square().mean()
-        loss = pixels + edges + self.feature_weight * features + 0.1 * moments
-        return {"loss": loss, "l1": pixels, "edges": edges, "features": features, "moments": moments}
+        loss = pixels + edges + self.feature_weight * features + 0.1 * moments + self.identity_weight * identity
+        parts = {"l1": pixels, "edges": edges, "features": features, "moments": moments, "identity": identity}
+        return {"loss": loss, **parts}
+
+    def _identity_distance(
+        self, decoded: Tensor, images: Tensor, landmarks: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        pairs = torch.cat([decoded, images], dim=1) / 2 + 0.5  # as channels, so that both are cut out alike
+        chips, wanted = aligned_chips(pairs, landmarks, generator).clamp(0, 1).split(3, dim=1)
+        with torch.no_grad():
+            target = self.recogniser(wanted)
+        return (self.recogniser(chips).float() - target.float()).square().sum(1).mean()
 
 
 def random_squares(
-    photos: UInt8[Tensor, "n s s 3"], count: int, size: int, generator: torch.Generator
-) -> Float[Tensor, "b 3 size size"]:
-    """Random squares of random photos in -1..1, mirrored half of the time."""
+    photos: UInt8[Tensor, "n s s 3"],
+    landmarks: Float[Tensor, "n 5 2"],
+    count: int,
+    size: int,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "b 3 size size"], Float[Tensor, "b 5 2"]]:
+    """Random squares of random photos in -1..1, mirrored half of the time, and where the landmarks are in them."""
     indices = torch.randint(len(photos), (count,), generator=generator)
     whole = photos.shape[1]
-    images = []
+    images, points = [], []
     for index in indices:
         side = int(torch.randint(round(0.6 * whole), whole + 1, (1,), generator=generator))
         top, left = (int(torch.randint(whole - side + 1, (1,), generator=generator)) for _ in range(2))
         image = photos[index, top : top + side, left : left + side].permute(2, 0, 1)[None].float() / 127.5 - 1
         image = F.interpolate(image, size=(size, size), mode="bilinear", antialias=True)
-        images.append(image.flip(3) if torch.rand((), generator=generator) < 0.5 else image)
-    return torch.cat(images).contiguous(memory_format=torch.channels_last)
+        point = (landmarks[index] - torch.tensor([left, top])) * (size / side)
+        if torch.rand((), generator=generator) < 0.5:
+            image, point = image.flip(3), torch.from_numpy(mirror_landmarks(point.numpy(), size))
+        images.append(image)
+        points.append(point)
+    return torch.cat(images).contiguous(memory_format=torch.channels_last), torch.stack(points)
 
 
 def _laplacian(images: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ stopped goes on from its newest checkpoint.
 
 import logging
 import shutil
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,12 +19,14 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
 from consistentid.dataset.build import build_records
 from consistentid.dataset.holdout import split
 from consistentid.dataset.record import FGIDRecord
+from consistentid.devices import is_fast_in_bfloat16
 from consistentid.errors import InvalidSettings
 from consistentid.faces.crops import Square, crop_square
 from consistentid.faces.detection import DlibDetector
@@ -129,14 +132,20 @@ class Chain:
         if not self.config.start_from and not (folder / "final").is_dir():
             torch.manual_seed(self.config.autoencoder.loop.seed)
             model = new_autoencoder().to(memory_format=torch.channels_last)
-            crops = _crops(self.training_records, _CROP_SCALE, _CROP)
-            task = AutoencoderTask(model, crops, self.encoder.network, batch_size=self.config.autoencoder.batch_size)
+            crops, batch_size = _crops(self.training_records, _CROP_SCALE, _CROP), self.config.autoencoder.batch_size
+            task = AutoencoderTask(model, crops, self._crop_landmarks, self.encoder.network, batch_size=batch_size)
             self._finish(fit(task, self.config.autoencoder.loop, folder=folder), folder)
             model.register_to_config(scaling_factor=1 / float(_encode(model, crops[:512]).float().std()))
             _save_whole(model, folder / "final")
         source = self.config.start_from / "vae" if self.config.start_from else folder / "final"
         model = AutoencoderTiny.from_pretrained(source, torch_dtype=torch.float32)
         return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    @property
+    def _crop_landmarks(self) -> Tensor:
+        squares = [Square.around(record.box, scale=_CROP_SCALE) for record in self.training_records]
+        found = [s.points(np.array(r.landmarks), _CROP) for s, r in zip(squares, self.training_records, strict=True)]
+        return torch.from_numpy(np.stack(found))
 
     @cached_property
     def parser(self) -> SegformerForSemanticSegmentation:
@@ -170,10 +179,17 @@ class Chain:
                 refer = partial(store.build_references, variants=sizes.reference_variants, seed=0, donors=donors)
                 store.save(_joined(list(pool.map(refer, starts, chunks))), folder / "references.safetensors")
         targets = store.load_targets(folder / "targets.safetensors")
-        images = targets.images.flatten(0, 1)
-        latents = _encode(self.autoencoder, images) * self.autoencoder.config.scaling_factor
         references = store.load_references(folder / "references.safetensors")
-        return targets, references, latents.half().unflatten(0, targets.images.shape[:2])
+        return targets, references, self._latents(targets, folder)
+
+    def _latents(self, targets: store.Targets, folder: Path) -> Tensor:
+        """Of all targets, made once for one autoencoder."""
+        weights = (tensor.detach().contiguous().numpy() for tensor in self.autoencoder.state_dict().values())
+        path = folder / f"latents-{reduce(lambda crc, one: zlib.crc32(one, crc), weights, 0):08x}.safetensors"
+        if not path.is_file():
+            latents = _encode(self.autoencoder, targets.images.flatten(0, 1)) * self.autoencoder.config.scaling_factor
+            store.save_tensors({"latents": latents.half().unflatten(0, targets.images.shape[:2])}, path)
+        return load_file(path)["latents"]
 
     def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
         """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""
@@ -192,7 +208,8 @@ class Chain:
         return models
 
     def _start(self) -> TrainingModels:
-        if self.config.start_from:
+        """The models after stage 4, or those of another run to be trained on."""
+        if self.config.start_from and not self.config.fresh:
             return finished_models(self.config.start_from, self.tokenizer, encoder=self.encoder)
         models = new_models(self.tokenizer, self.config.adapter, encoder=self.encoder)
         standardise_inputs(models, self.sampler_parts[1])
@@ -263,7 +280,7 @@ def _encode(autoencoder: AutoencoderTiny, images: Tensor, *, batch: int = 64) ->
     parts = []
     for chunk in images.split(batch):
         pixels = (chunk.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(pixels.device.type, torch.bfloat16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=is_fast_in_bfloat16(pixels.device)):
             parts.append(autoencoder.encode(pixels).latents.float())
     return torch.cat(parts)
 

@@ -70,6 +70,9 @@ class EmbeddedConfig(BaseModel):
         default=None,
         description="folder of a finished model: its autoencoder, parser and tokenizer are kept, its U-Net trained on",
     )
+    fresh: bool = Field(
+        default=False, description="with start_from: U-Net, text encoder and adapter begin anew all the same"
+    )
     threads: int = Field(default=2, gt=0)
     adapter: AdapterSizes = AdapterSizes()
     store: StoreConfig = StoreConfig()

@@ -62,17 +62,21 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """16 x 16 latents; attention at 8 x 8 and 4 x 4 (`attention_head_dim` is the number of heads, about 60 wide)."""
+    """16 x 16 latents; attention at 8 x 8 and 4 x 4 (`attention_head_dim` is the number of heads, about 60 wide).
+
+    The narrow first level is where most of the time would go: (96, 192, 224) costs 0.85 GFLOP multiply-adds an image,
+    this one 0.50.
+    """
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=8,
         out_channels=8,
-        block_out_channels=(96, 192, 224),
+        block_out_channels=(64, 128, 224),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=(2, 3, 4),
+        attention_head_dim=(1, 2, 4),
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from consistentid.dataset.record import FGIDRecord
 from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, measure_attributes
-from consistentid.faces.crops import Square, align_face, crop_square
+from consistentid.faces.crops import Square, align_face, crop_square, mirror_landmarks
 from consistentid.faces.regions import REGION_NAMES, region_masks
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.identity.reference import aligned_reference
@@ -74,8 +74,13 @@ class References:
 
 def save(store: Targets | References, path: Path) -> None:
     """Write a store as safetensors, whole or not at all."""
+    save_tensors({field.name: getattr(store, field.name) for field in fields(store)}, path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, whole or not at all."""
     temporary = path.with_suffix(".tmp")
-    save_file({field.name: getattr(store, field.name).contiguous() for field in fields(store)}, temporary)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
     temporary.rename(path)
 
 
@@ -116,7 +121,7 @@ def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple
     measured = measure_attributes(portrait.photo, portrait.label_map)
     hair, background = measured.hair, measured.background
     if variant % 2:
-        portrait, landmarks = portrait.mirrored(), _mirrored(landmarks, SIZE)
+        portrait, landmarks = portrait.mirrored(), mirror_landmarks(landmarks, SIZE)
     if variant >= 2 and hair not in (None, "bald") and rng.random() < 0.6:
         hair = str(rng.choice(list(HAIR_COLOURS)))
         portrait = recolour_hair(portrait, hair, rng)
@@ -138,10 +143,6 @@ def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple
         torch.from_numpy(landmarks),
         torch.tensor(words, dtype=torch.uint8),
     )
-
-
-def _mirrored(landmarks: Float[np.ndarray, "5 2"], size: int) -> Float[np.ndarray, "5 2"]:
-    return ((landmarks * (-1, 1)) + (size - 1, 0))[[1, 0, 2, 4, 3]].astype(np.float32)
 
 
 def _to_latent(mask: Bool[np.ndarray, "128 128"]) -> Bool[Tensor, "16 16"]:
@@ -205,7 +206,7 @@ def _reference(
     portrait = open_portrait(record, square, _WORKING_SIZE)
     landmarks = square.points(np.array(record.landmarks), _WORKING_SIZE)
     if variant % 2:
-        portrait, landmarks = portrait.mirrored(), _mirrored(landmarks, _WORKING_SIZE)
+        portrait, landmarks = portrait.mirrored(), mirror_landmarks(landmarks, _WORKING_SIZE)
     if variant == 0:
         return portrait.photo, portrait.label_map, landmarks
     photo = jitter_colour(portrait.photo, rng)
