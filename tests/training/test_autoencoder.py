@@ -17,10 +17,13 @@ def test_landmarks_follow_the_square() -> None:
         photos[0, y - 1 : y + 2, x - 1 : x + 2] = 255
     images, landmarks = random_squares(photos, _POINTS[None], 16, _SIZE, torch.Generator().manual_seed(0))
     brightness = images.mean(1) / 2 + 0.5
+    seen = 0
     for image, points in zip(brightness, landmarks, strict=True):
         for x, y in points.round().long().tolist():
             if 0 < x < _SIZE - 1 and 0 < y < _SIZE - 1:
                 assert image[y - 1 : y + 2, x - 1 : x + 2].max() > 0.5
+                seen += 1
+    assert seen > 40  # of 16 x 5
     assert (landmarks[:, 0, 0] < landmarks[:, 1, 0]).all()  # the viewer's left eye stays the left one
 
 

@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from consistentid.errors import InvalidData
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.training.run import load_config, run
@@ -37,6 +39,13 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
 
     again = run(config, photos=photos, out=tmp_path / "out")  # every stage is finished: nothing is trained again
     assert (again / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
+
+
+def test_fresh_without_a_start_is_refused(tmp_path: Path, root: Path) -> None:
+    config = tmp_path / "fresh.yaml"
+    config.write_text((root / "configs" / "embedded.yaml").read_text() + "fresh: true\n")
+    with pytest.raises(InvalidData, match="name its folder or drop fresh"):
+        load_config(config)
 
 
 def _tiny(target: Path, source: Path) -> Path:

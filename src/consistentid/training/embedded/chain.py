@@ -183,9 +183,10 @@ class Chain:
         return targets, references, self._latents(targets, folder)
 
     def _latents(self, targets: store.Targets, folder: Path) -> Tensor:
-        """Of all targets, made once for one autoencoder."""
+        """Of all targets, made once for these images and this autoencoder."""
+        images = zlib.crc32(targets.images.numpy().data)
         weights = (tensor.detach().contiguous().numpy() for tensor in self.autoencoder.state_dict().values())
-        path = folder / f"latents-{reduce(lambda crc, one: zlib.crc32(one, crc), weights, 0):08x}.safetensors"
+        path = folder / f"latents-{reduce(lambda crc, one: zlib.crc32(one, crc), weights, images):08x}.safetensors"
         if not path.is_file():
             latents = _encode(self.autoencoder, targets.images.flatten(0, 1)) * self.autoencoder.config.scaling_factor
             store.save_tensors({"latents": latents.half().unflatten(0, targets.images.shape[:2])}, path)

@@ -1,9 +1,9 @@
 """Configuration of the embedded model's training chain."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from consistentid.training.loop import LoopConfig
 from consistentid.training.step import StepConfig
@@ -81,3 +81,9 @@ class EmbeddedConfig(BaseModel):
     text: SimpleStage
     tokens: SimpleStage
     diffusion: dict[str, DiffusionStage] = Field(description="stages on the U-Net, in order")
+
+    @model_validator(mode="after")
+    def _fresh_needs_a_start(self) -> Self:
+        if self.fresh and self.start_from is None:
+            raise ValueError("fresh says what to leave of the model in start_from; name its folder or drop fresh")
+        return self

@@ -64,7 +64,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 def new_unet() -> UNet2DConditionModel:
     """16 x 16 latents; attention at 8 x 8 and 4 x 4 (`attention_head_dim` is the number of heads, about 60 wide).
 
-    The narrow first level is where most of the time would go: (96, 192, 224) costs 0.85 GFLOP multiply-adds an image,
+    The narrow first level is where most of the time would go: (96, 192, 224) costs 0.85 G multiply-adds an image,
     this one 0.50.
     """
     return UNet2DConditionModel(
