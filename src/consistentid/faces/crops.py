@@ -8,6 +8,8 @@ from PIL import Image
 
 PORTRAIT_SCALE = 1.7  # side of a portrait crop / side of the face box: the head, some background
 _RISE = 0.04  # the centre of the crop lies above that of the box by this share of the side, for the hair
+_FACE_SHARE = 0.676  # side of the aligned face / side of the portrait crop: the mean of the crops around boxes
+_FACE_PLACE = (0.5, 0.549)  # of the aligned face's middle in the crop, from left and top
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,14 @@ class Square:
         side = scale * max(box[2] - box[0], box[3] - box[1])
         centre_x, centre_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2 - _RISE * side
         return cls(centre_x - side / 2, centre_y - side / 2, side)
+
+    @classmethod
+    def on_face(cls, landmarks: Float[np.ndarray, "5 2"]) -> "Square":
+        """The portrait crop in which eyes and nose lie where they do in every other, but for the head's roll."""
+        matrix = alignment(landmarks, 2)  # of an aligned face, whose middle is (1, 1)
+        middle, face = matrix.sum(1), 2 * float(np.hypot(*matrix[:, 0]))
+        side = face / _FACE_SHARE
+        return cls(middle[0] - side * _FACE_PLACE[0], middle[1] - side * _FACE_PLACE[1], side)
 
     def scaled(self, factor: float, *, shift: tuple[float, float] = (0.0, 0.0)) -> "Square":
         """The square zoomed about its centre, which moves by shift (shares of the side)."""

@@ -104,7 +104,8 @@ def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
 def build_targets(first: int, records: Sequence[FGIDRecord], *, variants: int, seed: int) -> Targets:
     """Targets of a slice of the records that begins at index `first`.
 
-    Crops with small shifts, every second one mirrored, with other hair and backgrounds from the third variant on.
+    Faces lie in one place but for small shifts; every second one is mirrored, and from the third variant on hair and
+    backgrounds change.
     """
     rows = [
         [_target(record, variant, np.random.default_rng((seed, index, variant))) for variant in range(variants)]
@@ -115,9 +116,9 @@ def build_targets(first: int, records: Sequence[FGIDRecord], *, variants: int, s
 
 
 def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
-    square = Square.around(record.box).scaled(rng.uniform(0.92, 1.08), shift=tuple(rng.normal(0, 0.015, 2)))
-    portrait = open_portrait(record, square, SIZE)
-    landmarks = square.points(np.array(record.landmarks), SIZE)
+    landmarks = np.array(record.landmarks)
+    square = Square.on_face(landmarks).scaled(rng.uniform(0.97, 1.03), shift=tuple(rng.normal(0, 0.006, 2)))
+    portrait, landmarks = open_portrait(record, square, SIZE), square.points(landmarks, SIZE)
     measured = measure_attributes(portrait.photo, portrait.label_map)
     hair, background = measured.hair, measured.background
     if variant % 2:
