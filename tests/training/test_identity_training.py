@@ -1,11 +1,9 @@
-"""How likeness is taught: strangers, the identity loss, the scale of the inputs, the warm-up of the tokens."""
+"""How likeness is taught: strangers, the identity prior, the scale of the inputs, the warm-up of the tokens."""
 
-import math
 from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny
 from transformers import CLIPTokenizer
 
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
@@ -16,8 +14,8 @@ from consistentid.training.embedded.identity_warmup import IdentityTask
 from consistentid.training.embedded.initialise import standardise_inputs
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.sampler import StoreSampler
-from consistentid.training.embedded.store import GENDERS, References, Targets
-from consistentid.training.identity_loss import IdentityCritic, around_the_face, identity_loss
+from consistentid.training.embedded.store import GENDERS, References, Targets, fit_prior
+from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.step import StepConfig, TrainingModels, spread, training_step
 
 _PHOTOS, _VIEWS, _BATCH = 6, 2, 4
@@ -67,25 +65,59 @@ def test_the_noise_loss_does_not_see_strangers(models: TrainingModels, tokenizer
     assert torch.allclose(losses[0].noise, losses[1].noise, rtol=1e-4)
 
 
-def test_the_identity_loss_teaches_the_adapter_alone(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
-    torch.manual_seed(0)
-    channels = (16, 16, 16, 16)
-    autoencoder = AutoencoderTiny(
-        latent_channels=8, encoder_block_out_channels=channels, decoder_block_out_channels=channels
-    )
-    critic = IdentityCritic(autoencoder, DlibImageEncoder().network)
-    config = StepConfig(**_KEEP_ALL, localisation_weight=0, identity_weight=1)
-    batch = _sampler(tokenizer, strangers=0.75).draw(_BATCH, torch.Generator().manual_seed(0))
-    losses = training_step(replace(models, critic=critic), batch, torch.Generator().manual_seed(1), config=config)
-    assert losses.identity is not None
-    losses.identity.backward()
-    assert models.unet.conv_in.weight.requires_grad
-    assert models.unet.conv_in.weight.grad is None
-    assert models.text_encoder.final_layer_norm.weight.grad is None
+def test_strangers_are_told_by_the_prior_at_high_noise(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+    sampler = _sampler(tokenizer, strangers=0.75)
+    prior = fit_prior(sampler.targets, sampler.references, sampler.latents)
+    config = StepConfig(**_KEEP_ALL, localisation_weight=0, prior_weight=1, prior_from=0.99, timestep_power=1)
+    batch = sampler.draw(_BATCH, torch.Generator().manual_seed(0))
+    losses = training_step(replace(models, prior=prior), batch, torch.Generator().manual_seed(1), config=config)
+    assert losses.prior is not None
+    losses.prior.backward()
     for group in ("projector", "kv", "facial_encoder"):
         gradients = [one.grad for one in models.adapter.parameters_by_group()[group].values() if one.grad is not None]
         assert max(float(gradient.abs().max()) for gradient in gradients) > 0, group
     models.unet.zero_grad()
+    moved = replace(batch, target_identity=batch.target_identity + 0.1)
+    again = training_step(replace(models, prior=prior), moved, torch.Generator().manual_seed(1), config=config)
+    assert again.prior is not None
+    assert not torch.isclose(again.prior, losses.prior)
+    assert torch.equal(again.noise, losses.noise)
+
+
+def test_the_prior_finds_the_person_in_the_latents() -> None:
+    """Latents made by a known linear map from the embedding, plus nuisance everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings = 0.05 * torch.randn(600, 8, generator=generator)
+    slope = torch.randn(8, 2, 4, 4, generator=generator) * 10
+    latents = torch.einsum("nd,dchw->nchw", embeddings, slope)[:, None]
+    latents = latents + 0.3 * torch.randn(600, 2, 2, 4, 4, generator=generator)
+    face = torch.zeros(4, 4)
+    face[1:, 1:] = 1
+
+    prior = IdentityPrior.fit(embeddings, latents, face)
+
+    found = prior.slope.view(8, 2, 4, 4)
+    assert not found[:, :, 0].any()
+    assert torch.cosine_similarity(found[:, :, 1:, 1:].flatten(), slope[:, :, 1:, 1:].flatten(), dim=0) > 0.99
+    coordinates = (embeddings - prior.centre) @ prior.coordinates
+    assert coordinates.std(0) == pytest.approx([0.85] * 8, abs=0.15)
+
+
+def test_the_posterior_trusts_the_embedding_in_noise_and_the_latents_without() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings, latents = torch.randn(50, 4, generator=generator), torch.randn(50, 2, 2, 3, 3, generator=generator)
+    prior = IdentityPrior.fit(embeddings, latents, torch.ones(3, 3))
+    clean = latents[:3, 0]
+    alphas = torch.tensor([0.0, 1 - 1e-6, 0.0])
+
+    posterior = prior.posterior(clean, alphas, embeddings[:3])
+
+    expected = prior.mean + (embeddings[:3] - prior.centre) @ prior.slope
+    assert torch.allclose(posterior[0], expected[0], atol=1e-5)
+    assert torch.allclose(posterior[1], clean[1].flatten(), atol=1e-2)
+    assert float(prior.loss(expected.view_as(clean), clean, torch.zeros(3), embeddings[:3])) < 1e-8
+    everybody = prior.mean.view(1, 2, 3, 3).expand(50, -1, -1, -1)
+    assert float(prior.loss(everybody, everybody, torch.zeros(50), embeddings)) == pytest.approx(1, abs=0.05)
 
 
 def test_the_face_counts_more_where_it_is_weighted(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
@@ -117,31 +149,9 @@ def test_timesteps_are_spread_over_the_schedule() -> None:
     assert sorted((drawn * 10).long().tolist()) == list(range(10))
 
 
-def test_the_face_is_cut_out_with_its_landmarks() -> None:
-    columns = torch.arange(16.0).expand(1, 16, 16)
-    latents = torch.stack([columns, columns.transpose(1, 2)], dim=1)  # x and y of every latent
-    landmarks = torch.tensor([[[60.0, 60], [90, 60], [75, 80], [63, 95], [88, 95]]])
-    cut, moved = around_the_face(latents, landmarks)
-    assert cut.shape == (1, 2, 13, 13)
-    corner = cut[0, :, 0, 0]
-    assert torch.equal(
-        cut[0], latents[0, :, int(corner[1]) : int(corner[1]) + 13, int(corner[0]) : int(corner[0]) + 13]
-    )
-    assert torch.equal(moved[0] + 8 * corner, landmarks[0])
-    assert corner[0] == 3  # the face is on the right
-
-
-def test_drawing_everybody_as_the_average_person_is_no_progress() -> None:
-    generator = torch.Generator().manual_seed(7)
-    people = torch.randn(20, 128, generator=generator) * 0.05
-    average = identity_loss(people.mean(0, keepdim=True).expand(4, -1), people[:4], people[4:])
-    alike = identity_loss(people[:4] + 0.02 * torch.randn(4, 128, generator=generator), people[:4], people[4:])
-    assert abs(float(average) - math.log(20)) < 0.6
-    assert float(alike) < 0.1
-
-
 def test_people_get_different_tokens_after_standardising(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
-    references = _sampler(tokenizer).references
+    sampler = _sampler(tokenizer)
+    references, prior = sampler.references, fit_prior(sampler.targets, sampler.references, sampler.latents)
     identity, whole = references.identity[:, 0], references.whole[:, 0].float()
 
     def spread() -> float:
@@ -149,7 +159,7 @@ def test_people_get_different_tokens_after_standardising(models: TrainingModels,
             return float(models.adapter.identity_tokens(identity, whole).std(0).mean())
 
     before = spread()
-    standardise_inputs(models, references)
+    standardise_inputs(models, references, prior)
     assert spread() > 3 * before
 
 

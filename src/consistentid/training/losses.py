@@ -16,11 +16,11 @@ class Losses:
     total: Tensor
     noise: Tensor
     localisation: Tensor | None = None
-    identity: Tensor | None = None
+    prior: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
         """For the loop and its log: `loss` and the parts that exist."""
-        parts = {"noise": self.noise, "localisation": self.localisation, "identity": self.identity}
+        parts = {"noise": self.noise, "localisation": self.localisation, "prior": self.prior}
         return {"loss": self.total, **{name: value for name, value in parts.items() if value is not None}}
 
 

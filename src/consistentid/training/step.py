@@ -1,7 +1,6 @@
 """One training step: Batch -> Losses. Pure: everything random comes from the generator."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +15,7 @@ from consistentid.dataset.samples import Batch
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.training.attention import AttentionRecorder
-from consistentid.training.identity_loss import IdentityCritic, identity_loss
+from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.losses import (
     LOCALISATION_WEIGHT,
     Losses,
@@ -48,9 +47,9 @@ class StepConfig(BaseModel):
         timestep_power: timesteps of the noise loss are u ** timestep_power of the schedule with u uniform; less than 1
             prefers high noise, where the conditions decide most.
         localisation_weight: of eq. 1; 0 leaves it out.
-        identity_weight: of the identity loss, which looks at strangers alone; 0 leaves it out.
-        identity_timesteps: range of the noise schedule in which it looks: with less noise the noisy latents show
-            somebody else, with more the predicted image shows nobody.
+        prior_weight: of following the identity prior; 0 leaves it out.
+        prior_from: least share of the noise schedule at which it is followed by samples that show their reference.
+        stranger_from: the same for strangers, whose noisy latents show somebody else when there is less noise.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -66,8 +65,9 @@ class StepConfig(BaseModel):
     weighting: Literal["plain", "min-snr"] = "plain"
     timestep_power: float = Field(default=1.0, gt=0, le=1)
     localisation_weight: float = Field(default=LOCALISATION_WEIGHT, ge=0)
-    identity_weight: float = Field(default=0.0, ge=0)
-    identity_timesteps: tuple[float, float] = (0.4, 0.9)
+    prior_weight: float = Field(default=0.0, ge=0)
+    prior_from: float = Field(default=0.5, ge=0, lt=1)
+    stranger_from: float = Field(default=0.9, ge=0, lt=1)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class TrainingModels:
         zero_features: hidden states of the zero image, for dropped identities.
         empty_ids: the empty prompt.
         recorder: entered by the caller when eq. 1 is wanted.
-        critic: for the identity loss.
+        prior: to be followed, where `StepConfig.prior_weight` says so.
     """
 
     unet: UNet2DConditionModel
@@ -88,88 +88,61 @@ class TrainingModels:
     zero_features: Float[Tensor, "t di"]
     empty_ids: Int[Tensor, " l"]
     recorder: AttentionRecorder | None = None
-    critic: IdentityCritic | None = None
+    prior: IdentityPrior | None = None
 
 
 def training_step(models: TrainingModels, batch: Batch, generator: torch.Generator, *, config: StepConfig) -> Losses:
-    """Noise loss and eq. 1 on the samples that show their own reference, the identity loss on the strangers."""
+    """Noise loss and eq. 1 on the samples that show their own reference; all follow the prior."""
     base_only = bool(torch.rand((), generator=generator) < config.base_only)
     models.adapter.set_scale(0.0 if base_only else 1.0)
-    noise, localisation = _denoise(models, batch.rows(~batch.stranger), generator, config=config, base_only=base_only)
-    total = noise
-    if localisation is not None:
-        total = total + config.localisation_weight * localisation
-    identity = None
-    if models.critic is not None and config.identity_weight and batch.stranger.any() and not base_only:
-        others = batch.target_identity[~batch.stranger]
-        identity = _recognise(models, models.critic, batch.rows(batch.stranger), others, generator, config=config)
-        total = total + config.identity_weight * identity
-    return Losses(total, noise, localisation, identity)
-
-
-def _denoise(
-    models: TrainingModels, batch: Batch, generator: torch.Generator, *, config: StepConfig, base_only: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Noise loss and eq. 1."""
-    count = models.scheduler.config.num_train_timesteps
-    share = spread(len(batch.ids), generator) ** config.timestep_power
-    timesteps = (share * count).long().clamp(max=count - 1)
+    timesteps = _timesteps(models.scheduler, batch.stranger, generator, config=config)
     noisy, target = _noised(models.scheduler, batch.latents, timesteps, generator)
     conditions = _dropped(models, batch, generator, config=config)
-    localised = models.recorder if config.localisation_weight and not base_only else None
-    with localised.recording(batch.positions) if localised else nullcontext():
+    recorder = models.recorder if config.localisation_weight and not base_only else None
+    with recorder.recording(batch.positions) if recorder else nullcontext():
         prediction = _predict(models, batch, conditions, noisy, timesteps, base_only=base_only)
-    noise = _weighted_noise_loss(models.scheduler, prediction, target, timesteps, batch, generator, config=config)
-    return noise, _localisation(localised, batch, conditions.valid) if localised else None
+    own = ~batch.stranger
+    noise = _weighted_noise_loss(
+        models.scheduler, prediction[own], target[own], timesteps[own], batch.rows(own), generator, config=config
+    )
+    total, localisation, prior = noise, None, None
+    if recorder:
+        localisation = _localisation(recorder, batch, conditions.valid, own)
+        total = total + config.localisation_weight * localisation
+    if models.prior is not None and config.prior_weight and not base_only:
+        late = timesteps >= config.prior_from * models.scheduler.config.num_train_timesteps
+        told = conditions.identity & (late | batch.stranger)
+        prior = _follow(models.prior, models.scheduler, prediction, noisy, timesteps, batch.target_identity, told)
+        total = total + config.prior_weight * prior
+    return Losses(total, noise, localisation, prior)
 
 
-def _recognise(
-    models: TrainingModels,
-    critic: IdentityCritic,
-    batch: Batch,
-    others: Float[Tensor, "n d"],
-    generator: torch.Generator,
-    *,
-    config: StepConfig,
+def _timesteps(
+    scheduler: DDIMScheduler, stranger: Bool[Tensor, " b"], generator: torch.Generator, *, config: StepConfig
+) -> Int[Tensor, " b"]:
+    count = scheduler.config.num_train_timesteps
+    share = spread(len(stranger), generator) ** config.timestep_power
+    late = 1 - (1 - config.stranger_from) * torch.rand(len(stranger), generator=generator) ** 2
+    return (torch.where(stranger, late, share) * count).long().clamp(max=count - 1)
+
+
+def _follow(
+    prior: IdentityPrior,
+    scheduler: DDIMScheduler,
+    prediction: Float[Tensor, "b c h w"],
+    noisy: Float[Tensor, "b c h w"],
+    timesteps: Int[Tensor, " b"],
+    identity: Float[Tensor, "b d"],
+    told: Bool[Tensor, " b"],
 ) -> Tensor:
-    """Whether the predicted clean images show the people of the references rather than others.
-
-    Convolutions and the text encoder get no gradients: they learn to draw patterns which please the recogniser and
-    are no faces (measured: after 1,000 steps the detector found a face in 27 % of the portraits).
-    """
-    count = models.scheduler.config.num_train_timesteps
-    first, last = (round(share * count) for share in config.identity_timesteps)
-    timesteps = torch.randint(first, last, (len(batch.ids),), generator=generator)
-    noisy, _ = _noised(models.scheduler, batch.latents, timesteps, generator)
-    always_text = config.model_copy(update={"drop_all": 0.0, "drop_text": 0.0})
-    conditions = _dropped(models, batch, generator, config=always_text)
-    with _convolutions_frozen(models):
-        prediction = _predict(models, batch, conditions, noisy, timesteps, base_only=False)
-    # Clean latents from the predicted velocity (arXiv:2202.00512, appendix D).
-    alpha = models.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-    clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * prediction.float()
-    told = conditions.identity | conditions.valid.any(1)
+    """How far the predicted clean latents of samples that were told an identity are from what it says of them."""
     if not told.any():
-        return clean.sum() * 0
-    embeddings = critic.embed(clean[told], batch.landmarks[told], generator)
-    return identity_loss(embeddings, batch.target_identity[told], others)
-
-
-@contextmanager
-def _convolutions_frozen(models: TrainingModels) -> Iterator[None]:
-    """Graphs made in the block lead to the adapter's and the transformers' parameters only."""
-    groups = models.adapter.parameters_by_group().values()
-    taught = {id(parameter) for group in groups for parameter in group.values()}
-    taught |= {id(parameter) for name, parameter in models.unet.named_parameters() if ".transformer_blocks." in name}
-    parameters = (*models.unet.parameters(), *models.text_encoder.parameters())
-    others = [one for one in parameters if one.requires_grad and id(one) not in taught]
-    for parameter in others:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in others:
-            parameter.requires_grad_(True)
+        return prediction.sum() * 0
+    alphas = scheduler.alphas_cumprod[timesteps[told]]
+    alpha = alphas.view(-1, 1, 1, 1)
+    # Clean latents from the predicted velocity (arXiv:2202.00512, appendix D).
+    clean = alpha.sqrt() * noisy[told] - (1 - alpha).sqrt() * prediction[told].float()
+    return prior.loss(clean, noisy[told], alphas, identity[told])
 
 
 @dataclass(frozen=True)
@@ -256,10 +229,12 @@ def _weighted_noise_loss(
     return noise_loss(prediction, target, weights, mask)
 
 
-def _localisation(recorder: AttentionRecorder, batch: Batch, valid: Bool[Tensor, "b n"]) -> Tensor:
+def _localisation(
+    recorder: AttentionRecorder, batch: Batch, valid: Bool[Tensor, "b n"], rows: Bool[Tensor, " b"]
+) -> Tensor:
     layers = []
     for maps in recorder.maps:
         side = round(maps.shape[2] ** 0.5)
         masks = torch.nn.functional.adaptive_avg_pool2d(batch.region_masks, side)
-        layers.append(localisation_loss(maps, masks.flatten(2), valid))
+        layers.append(localisation_loss(maps[rows], masks[rows].flatten(2), valid[rows]))
     return torch.stack(layers).mean()

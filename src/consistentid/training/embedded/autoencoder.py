@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from consistentid.faces.crops import mirror_landmarks
 from consistentid.faces.dlib_resnet import DlibFaceResNet
-from consistentid.training.identity_loss import aligned_chips
+from consistentid.training.aligned_chips import aligned_chips
 
 _WIDTH = 64
 _FEATURE_BLOCKS = (2, 6, 9)  # the recogniser's last blocks of 32, 64 and 128 channels

@@ -53,6 +53,7 @@ from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.text_warmup import TextTask
+from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.loop import LoopConfig, Task, Validate, fit
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
@@ -192,6 +193,11 @@ class Chain:
             store.save_tensors({"latents": latents.half().unflatten(0, targets.images.shape[:2])}, path)
         return load_file(path)["latents"]
 
+    @cached_property
+    def prior(self) -> IdentityPrior:
+        """What embeddings say about latents."""
+        return store.fit_prior(*self.sampler_parts)
+
     def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
         """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""
         stage, folder = self.config.diffusion[name], self.config.out / name
@@ -201,7 +207,7 @@ class Chain:
         finished = folder / "final"
         if not finished.is_dir():
             choose_trained(models, stage.train)
-            ready = with_losses(models, stage, autoencoder=self.autoencoder, encoder=self.encoder)
+            ready = with_losses(models, stage, prior=self.prior)
             if not self._train(ready, stage, folder):
                 return None
             save_modules(finished, trained_modules(models))
@@ -213,7 +219,7 @@ class Chain:
         if self.config.start_from and not self.config.fresh:
             return finished_models(self.config.start_from, self.tokenizer, encoder=self.encoder)
         models = new_models(self.tokenizer, self.config.adapter, encoder=self.encoder)
-        standardise_inputs(models, self.sampler_parts[1])
+        standardise_inputs(models, self.sampler_parts[1], self.prior)
         self._warm_up(models)
         return models
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -20,7 +20,7 @@ from consistentid.training.attention import AttentionRecorder, cross_attention_l
 from consistentid.training.embedded.config import AdapterSizes, DiffusionStage
 from consistentid.training.embedded.models import new_scheduler, new_text_encoder, new_unet
 from consistentid.training.embedded.sampler import StoreSampler, Tokenize
-from consistentid.training.identity_loss import IdentityCritic
+from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.step import TrainingModels, training_step
 
 LOCALISED_PIXELS = 8  # eq. 1 looks at the attention at 8 x 8; at 4 x 4 a region is smaller than a pixel
@@ -115,9 +115,7 @@ def choose_trained(models: TrainingModels, parts: Iterable[str]) -> None:
             parameter.requires_grad_(group in chosen)
 
 
-def with_losses(
-    models: TrainingModels, stage: DiffusionStage, *, autoencoder: AutoencoderTiny, encoder: DlibImageEncoder
-) -> TrainingModels:
+def with_losses(models: TrainingModels, stage: DiffusionStage, *, prior: IdentityPrior) -> TrainingModels:
     """The models with what the stage's losses need."""
     side = models.unet.config.sample_size
     layers = tuple(
@@ -126,5 +124,4 @@ def with_losses(
         if name not in cross_attention_layers(models.unet, largest=min(LOCALISED_PIXELS, side) - 1)
     )
     recorder = AttentionRecorder(models.unet, layers) if stage.step.localisation_weight else None
-    critic = IdentityCritic(autoencoder, encoder.network) if stage.step.identity_weight else None
-    return replace(models, recorder=recorder, critic=critic)
+    return replace(models, recorder=recorder, prior=prior)

@@ -25,6 +25,7 @@ from consistentid.training.embedded.augment import (
     recolour_hair,
     replace_background,
 )
+from consistentid.training.identity_prior import IdentityPrior
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,12 @@ def load_targets(path: Path) -> Targets:
 def load_references(path: Path) -> References:
     """Read what `save` wrote."""
     return References(**load_file(path))
+
+
+def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "n v 8 16 16"]) -> IdentityPrior:
+    """What embeddings of the references say about the targets' latents."""
+    face = targets.regions[:, :, REGION_NAMES.index("face")].float().mean((0, 1))
+    return IdentityPrior.fit(references.identity[:, 0], latents, face)
 
 
 def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
