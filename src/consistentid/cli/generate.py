@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from consistentid.cli.options import Loading
+from consistentid.cli.options import Loading, TaskInputs
 from consistentid.errors import InvalidSettings
 from consistentid.generation.settings import GenerationSettings
 
@@ -16,6 +16,7 @@ def generate(
     /,
     *,
     settings: Annotated[GenerationSettings | None, Parameter(name="*")] = None,
+    task: Annotated[TaskInputs | None, Parameter(name="*")] = None,
     loading: Annotated[Loading | None, Parameter(name="*")] = None,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     sheet: Path | None = None,
@@ -28,6 +29,7 @@ def generate(
         photo: the photo of one person.
         prompt: what the portrait shall show.
         settings: of the portraits.
+        task: what is made, and from which pictures.
         loading: which model, and how it runs.
         out: a .png file (several portraits get _0, _1, … before the suffix), or a folder. Default: portrait.png.
         sheet: also write one picture with the photo, its regions and the portraits.
@@ -38,16 +40,24 @@ def generate(
     """
     from consistentid.cli import actions
 
-    chosen, how = settings or GenerationSettings(), loading or Loading()
+    chosen, how, work = settings or GenerationSettings(), loading or Loading(), task or TaskInputs()
     if jobs is not None:
-        _only("--jobs", photo=photo, prompt=prompt, like=like, sheet=sheet, **_given(chosen))
+        _only("--jobs", photo=photo, prompt=prompt, like=like, sheet=sheet, **_given(chosen), **vars(work))
         return actions.run_job_file(jobs, out=out, loading=how)
     if like is not None:
-        _only("--like", prompt=prompt, model=how.model, adapter=how.adapter, device=how.device, **_given(chosen))
+        _only(
+            "--like",
+            prompt=prompt,
+            model=how.model,
+            adapter=how.adapter,
+            device=how.device,
+            **_given(chosen),
+            **vars(work),
+        )
         return actions.make_again(like, photo=photo, out=out, sheet=sheet, loading=how)
     if photo is None or prompt is None:
         raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")
-    return actions.make(photo, prompt, settings=chosen, out=out, sheet=sheet, loading=how)
+    return actions.make(photo, prompt, settings=chosen, work=work, out=out, sheet=sheet, loading=how)
 
 
 def _given(settings: GenerationSettings) -> dict[str, bool]:

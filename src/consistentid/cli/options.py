@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -33,3 +34,27 @@ class Loading:
     def shows_progress(self) -> bool:
         """Bars are for people: not when stderr goes to a file."""
         return self.progress and sys.stderr.isatty()
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """Another task than text-to-image, and what it works on.
+
+    Attributes:
+        task: text-to-image, img2img, inpaint, controlnet or controlnet-inpaint.
+        image: the picture to change, or the control picture of controlnet; img2img and inpaint take the photo itself
+            when it is not given.
+        mask: what to repaint: face, hair, head, another region, or a picture that is white there.
+        mask_feather: width of an automatic mask's soft border, as a share of the picture's shorter side.
+        strength: how much is changed, 0 to 1.
+        controlnet: folder or hub id of a ControlNet; give several for several.
+        control_image: control picture of controlnet-inpaint, or one for each of several ControlNets.
+    """
+
+    task: str | None = None
+    image: Path | None = None
+    mask: str | None = None
+    mask_feather: float | None = None
+    strength: float | None = None
+    controlnet: tuple[str, ...] = ()
+    control_image: tuple[Path, ...] = ()

@@ -81,7 +81,7 @@ def denoise(
     adapter.set_scale(settings.identity_scale or 0.0)
     with _scheduler(runner, settings.scheduler or ""), adapter.fixed_tokens(inputs.tokens):
         output = runner(**arguments)
-    return _rendered(output, output_type=output_type)
+    return _rendered(output, batch, output_type=output_type)
 
 
 @contextmanager
@@ -95,8 +95,11 @@ def _scheduler(runner: Any, name: str) -> Iterator[None]:
         runner.scheduler = saved
 
 
-def _rendered(output: Any, *, output_type: OutputType) -> list[Rendered]:
+def _rendered(output: Any, batch: Sequence[Shot], *, output_type: OutputType) -> list[Rendered]:
     flags = getattr(output, "nsfw_content_detected", None) or [False] * len(output.images)
     if output_type == "latent":
         return [Rendered(None, latents.cpu(), withheld=False) for latents in output.images]
-    return [Rendered(image, None, withheld=bool(flag)) for image, flag in zip(output.images, flags, strict=True)]
+    return [
+        Rendered(image if shot.prepared.blend is None or flag else shot.prepared.blend.over(image), None, bool(flag))
+        for image, flag, shot in zip(output.images, flags, batch, strict=True)
+    ]

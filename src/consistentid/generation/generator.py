@@ -22,6 +22,7 @@ from consistentid.generation.denoise import OutputType, Rendered, denoise
 from consistentid.generation.embeddings import Embeddings
 from consistentid.generation.fingerprint import analysis_sha256, dtype_name, model_sha256, photo_sha256
 from consistentid.generation.loading import load_parts, quiet_loading
+from consistentid.generation.masks import fitted_inputs, size_like, with_automatic_mask
 from consistentid.generation.memory import Memory
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
@@ -135,7 +136,8 @@ class PortraitGenerator:
             photo: anything `images.load_photo` reads, or a finished analysis.
             prompt: what the portrait shall show.
             task: entry of `generation.tasks.TASKS`.
-            inputs: what the task needs besides, such as `image` and `strength`.
+            inputs: what the task needs besides, such as `image` and `strength`. `mask_image` may be one of
+                `masks.MASK_NAMES` (`face`, `hair`, …): it is then made from the label map, with a feathered border.
             components: networks the task needs besides, such as `controlnet`.
             latents: start noise instead of drawing it from the seed.
             output_type: `latent` leaves the final latents undecoded.
@@ -208,11 +210,15 @@ class PortraitGenerator:
         self.policy.check(request.settings.caption or "")
         settings = self._resolved(request)
         analysis, photo, sha256 = self._analyse(request.photo, settings)
-        request = replace(request, settings=settings)
+        fitted = fitted_inputs(request.inputs, task=task_named(request.task), size=settings.size or (8, 8))
+        inputs, blend = with_automatic_mask(
+            fitted, own=analysis, size=settings.size or (8, 8), analyse=self._analyse_target
+        )
+        request = replace(request, settings=settings, inputs=inputs)
         analysed = analysis_sha256(analysis)
         key = (sha256, analysed, request.prompt, settings.negative_prompt, settings.caption, settings.regions)
         embeddings = self._embeddings.get(key, lambda: self._embed(request, analysis))
-        return PreparedRequest(request, analysis, embeddings, photo, photo_sha256=sha256, analysis_sha256=analysed)
+        return PreparedRequest(request, analysis, embeddings, photo, sha256, analysed, blend)
 
     def render(
         self,
@@ -272,6 +278,11 @@ class PortraitGenerator:
             config=self.adapter.config,
             pipeline=self.pipeline,
         )
+        picture = request.inputs.get("image", request.photo)
+        if task.keeps_proportions and request.settings.size is None and isinstance(picture, FaceAnalysis | PhotoSource):
+            shown = picture.image if isinstance(picture, FaceAnalysis) else picture
+            size = size_like(shown, like=settings.size or (8, 8), multiple=self.pipeline.vae_scale_factor)
+            settings = settings.model_copy(update={"size": size})
         if request.latents is not None and len(request.latents) != settings.num_images:
             raise InvalidSettings(f"{len(request.latents)} latents were given for {settings.num_images} images")
         return settings
@@ -293,6 +304,10 @@ class PortraitGenerator:
         with quiet_loading():  # parsers load on first use
             analysis = self._analyses.get((sha256, settings.face), lambda: analyzer.analyze(image, face=settings.face))
         return analysis, path, sha256
+
+    def _analyse_target(self, picture: PhotoSource | FaceAnalysis) -> FaceAnalysis:
+        """The largest face of a picture that is inpainted."""
+        return self._analyse(picture, GenerationSettings())[0]
 
     def _embed(self, request: GenerationRequest, analysis: FaceAnalysis) -> Embeddings:
         """Always for a batch of one, so that it does not depend on what else is asked for."""

@@ -1,7 +1,7 @@
 """Base model, adapter and face analysis from names and folders."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -91,8 +91,33 @@ def _pipeline(source: str | Path, *, offline: bool) -> Any:
         return DiffusionPipeline.from_pretrained(source, local_files_only=offline)
     except (OSError, ValueError) as error:
         raise WeightsNotFound(
-            f"no Stable Diffusion pipeline at {source} ({error}); give a folder or a hub id"
+            f"no Stable Diffusion pipeline at {source} ({first_line(error)}); give a folder or a hub id"
         ) from error
+
+
+def load_controlnets(sources: Sequence[str], *, offline: bool) -> list[Any]:
+    """ControlNets from folders or hub ids.
+
+    Raises:
+        WeightsNotFound: one is missing, or is no ControlNet.
+    """
+    from diffusers import ControlNetModel
+
+    networks = []
+    for source in sources:
+        try:
+            with quiet_loading(bars=not Path(source).is_dir()):
+                networks.append(ControlNetModel.from_pretrained(source, local_files_only=offline).eval())
+        except (OSError, ValueError) as error:
+            raise WeightsNotFound(
+                f"no ControlNet at {source} ({first_line(error)}); give a folder or a hub id"
+            ) from error
+    return networks
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; libraries go on with advice."""
+    return str(error).strip().partition("\n")[0]
 
 
 @contextmanager
