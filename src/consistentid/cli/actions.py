@@ -112,6 +112,7 @@ def _generator(loading: Loading) -> "PortraitGenerator":
         device=loading.device,
         dtype=loading.dtype,
         offline=loading.offline,
+        base_config=loading.base_config,
     )
 
 

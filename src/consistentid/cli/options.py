@@ -13,13 +13,14 @@ class Loading:
     """Which model, and how it runs.
 
     Attributes:
-        model: embedded, a folder, or a hub id of a Stable Diffusion pipeline.
-        adapter: folder of an identity adapter, or a released file; the embedded model has its own.
+        model: embedded, a folder, a single .safetensors file, or a hub id of a Stable Diffusion pipeline.
+        adapter: folder of an identity adapter, a released file, or the hub id of one; the embedded model has its own.
         device: cpu, cuda, mps, …
         dtype: type of the weights while denoising; auto takes what is fast on the device.
         batch_size: images in one denoising run; the model's preset decides when it is not given.
         offline: never download anything.
         progress: show progress bars.
+        base_config: diffusers folder that configures a single file, when it is not plain SD 1.5 or SDXL.
     """
 
     model: str | None = None
@@ -29,6 +30,7 @@ class Loading:
     batch_size: int | None = None
     offline: bool = False
     progress: bool = True
+    base_config: str | None = None
 
     @property
     def shows_progress(self) -> bool:

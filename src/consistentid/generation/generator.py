@@ -88,23 +88,35 @@ class PortraitGenerator:
         offline: bool = False,
         analyzer: FaceAnalyzer | None = None,
         policy: PromptPolicy | None = None,
+        base_config: str | Path | None = None,
     ) -> Self:
         """Load a base model and an identity adapter.
 
         Args:
-            model: `embedded` (in the package), a folder, or a hub id of a Stable Diffusion (XL) pipeline.
-            adapter: folder of an identity adapter, or a released file (`ConsistentID-v1.bin`); by default the folder
-                `adapter` inside the model's.
+            model: `embedded` (in the package), a folder, a single `.safetensors` file, or a hub id of a Stable
+                Diffusion (XL) pipeline.
+            adapter: folder of an identity adapter, a released file (`ConsistentID-v1.bin`), or the hub id of either
+                (`owner/name`, `owner/name/file`); by default the folder `adapter` inside the model's.
             device: where to run; the CPU by default.
             dtype: of the weights while denoising; `auto` takes what is fast on the device.
             offline: never download.
             analyzer: instead of the embedded one.
             policy: which prompts are accepted.
+            base_config: diffusers folder that a single file's model is configured by, when it is not plain SD 1.5 or
+                SDXL.
 
         Raises:
             WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
         """
-        parts = load_parts(model, adapter=adapter, device=device, dtype=dtype, offline=offline, analyzer=analyzer)
+        parts = load_parts(
+            model,
+            adapter=adapter,
+            device=device,
+            dtype=dtype,
+            offline=offline,
+            analyzer=analyzer,
+            base_config=base_config,
+        )
         return cls(
             parts.pipeline,
             parts.adapter,

@@ -16,6 +16,8 @@ from consistentid.faces.bisenet import BisenetParser
 from consistentid.faces.description import TemplateDescriber
 from consistentid.faces.detection import InsightFaceDetector
 from consistentid.generation.precision import compute_in, dtype_for
+from consistentid.generation.single_file import is_single_file, load_single_file
+from consistentid.generation.sources import adapter_path
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.checkpoint import load_adapter
 
@@ -55,20 +57,21 @@ def load_parts(
     dtype: str | torch.dtype,
     offline: bool,
     analyzer: FaceAnalyzer | None,
+    base_config: str | Path | None = None,
 ) -> Parts:
     """See `PortraitGenerator.from_pretrained`."""
     place = torch.device(device or "cpu")
     weights = dtype_for(dtype, place)
     source = embedded_folder() if str(model) == EMBEDDED else model
     is_folder = Path(source).is_dir()
-    adapter_source = Path(adapter) if adapter is not None else Path(source) / "adapter"
+    adapter_source = adapter_path(adapter, offline=offline) if adapter is not None else Path(source) / "adapter"
     if adapter is None and not (is_folder and adapter_source.is_dir()):
         raise WeightsNotFound(f"{model} has no folder `adapter`; say which identity adapter to use with adapter=PATH")
     adapter_folder = adapter_source.parent if adapter_source.is_file() else adapter_source
-    with quiet_loading(bars=not is_folder):
+    with quiet_loading(bars=not Path(source).exists()):
         loaded = load_adapter(adapter_source)
         loaded.facial_encoder.to(torch.float32)
-        pipeline = _pipeline(source, offline=offline).to(place, torch.float32)
+        pipeline = _pipeline(source, offline=offline, config=base_config).to(place, torch.float32)
         loaded.attach(pipeline, merge_loras=True)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
@@ -78,15 +81,17 @@ def load_parts(
         pipeline,
         loaded,
         analyzer or _analyzer(source, loaded, adapter_folder, device=str(place)),
-        model=str(Path(model).resolve()) if is_folder and str(model) != EMBEDDED else str(model),
+        model=str(Path(model).resolve()) if Path(source).exists() and str(model) != EMBEDDED else str(model),
         adapter_source=None if adapter is None else str(adapter_source.resolve()),
     )
 
 
-def _pipeline(source: str | Path, *, offline: bool) -> Any:
-    """A stock pipeline from a folder or hub id."""
+def _pipeline(source: str | Path, *, offline: bool, config: str | Path | None) -> Any:
+    """A stock pipeline from a single file, a folder or a hub id."""
     from diffusers import DiffusionPipeline
 
+    if is_single_file(source):
+        return load_single_file(source, config=config)
     try:
         return DiffusionPipeline.from_pretrained(source, local_files_only=offline)
     except (OSError, ValueError) as error:

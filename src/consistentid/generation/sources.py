@@ -73,6 +73,28 @@ def fetch(preset: str, *, offline: bool = False) -> Iterator[tuple[Source, Path]
         yield source, _folder(source, offline=offline)
 
 
+def adapter_path(source: str | Path, *, offline: bool) -> Path:
+    """Where an identity adapter is: a folder or file of this machine, or one that a hub id names.
+
+    Args:
+        source: a local path; `owner/name`, a repository with our folder layout; `owner/name/file`, a released file.
+        offline: take it from the hub's cache only.
+
+    Raises:
+        WeightsNotFound: it is neither here nor, under that name, on the hub.
+    """
+    local = Path(source).expanduser()
+    owner, *rest = str(source).split("/")
+    if local.exists() or isinstance(source, Path) or not rest or owner in {"", ".", "..", "~"}:
+        return local
+    if len(rest) == 1 and local.suffix in {".bin", ".safetensors", ".pt", ".pth"}:
+        return local
+    repository, file = f"{owner}/{rest[0]}", "/".join(rest[1:])
+    files = (file,) if file else ("config.json", "adapter.safetensors")
+    folder = _folder(Source("identity adapter", repository, files, 0, ""), offline=offline)
+    return folder / file if file else folder
+
+
 def cached(source: Source) -> Path | None:
     """The folder in the hub's cache, None when the part, or some of it, was never fetched."""
     try:
