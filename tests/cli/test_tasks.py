@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+
+from consistentid.generation.portrait import read_settings
 
 Run = Callable[..., tuple[int, str, str]]
 PROMPT = "a portrait of a person"
@@ -52,12 +55,42 @@ def test_controlnets(run: Run, model: Path, photo: Path, controlnet: Path) -> No
     assert run("generate", photo, PROMPT, *common, *inpaint)[0] == 0
 
 
+def test_a_preset_and_what_wins_over_it(run: Run, model: Path, photo: Path, tmp_path: Path) -> None:
+    arguments = ("--model", model, "--dtype", "float32", "--preset", "lcm", "--steps", 2, "--size", 64, 48)
+    assert run("generate", photo, PROMPT, *arguments)[0] == 0
+    record = read_settings(tmp_path / "portrait.png")
+    assert (record.scheduler, record.guidance, record.merge_step) == ("lcm", 1.0, 1)
+    assert (record.steps, record.size) == (2, (64, 48))
+
+
+def test_a_lora_and_a_word(run: Run, model: Path, photo: Path, tmp_path: Path) -> None:
+    save_file({"emb_params": torch.randn(1, 64)}, tmp_path / "inkstyle.safetensors")
+    common = ("--model", model, "--dtype", "float32", "--steps", 1)
+    code, _, err = run(
+        "generate", photo, "an inkstyle portrait", *common, "--textual-inversion", "inkstyle.safetensors"
+    )
+    assert (code, err) == (0, "")
+    assert read_settings(tmp_path / "portrait.png").facial_prompt.startswith("an inkstyle portrait")
+    again = ("generate", "--like", "portrait.png", "--out", "again.png")
+    code, _, err = run(*again)
+    assert code == 1
+    assert "weights" in err
+    assert run(*again, "--textual-inversion", "inkstyle.safetensors")[0] == 0
+    before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
+    assert np.array_equal(before, after)
+    code, _, err = run("generate", photo, PROMPT, *common, "--lora", "inkstyle.safetensors:0.5")
+    assert code == 1
+    assert "inkstyle.safetensors is no LoRA" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--task", "sculpture"], "there is no task 'sculpture'"),
         (["--task", "controlnet", "--image", "{photo}"], "needs the component controlnet"),
         (["--task", "controlnet", "--controlnet", "nowhere"], "no ControlNet at nowhere"),
+        (["--preset", "nothing"], "there is no preset 'nothing'"),
+        (["--lora", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
         (["--mask", "nowhere.png"], "nowhere.png does not exist"),
         (["--strength", "0.5"], "takes no argument strength"),
         (["--like", "portrait.png", "--mask", "face"], "--like FILE decides"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from consistentid.errors import WeightsNotFound
-from consistentid.generation.sources import adapter_path
+from consistentid.generation.sources import hub_path
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, tupl
 
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_hub_id_names_a_folder_or_a_file(hub: list, tmp_path: Path, offline: bool) -> None:
-    assert adapter_path("owner/name", offline=offline) == tmp_path
-    assert adapter_path("owner/name/ConsistentID-v1.bin", offline=offline) == tmp_path / "ConsistentID-v1.bin"
+    assert hub_path("owner/name", offline=offline) == tmp_path
+    assert hub_path("owner/name/ConsistentID-v1.bin", offline=offline) == tmp_path / "ConsistentID-v1.bin"
     assert hub == [
         ("owner/name", ("config.json", "adapter.safetensors"), offline),
         ("owner/name", ("ConsistentID-v1.bin",), offline),
@@ -39,20 +39,20 @@ def test_a_hub_id_names_a_folder_or_a_file(hub: list, tmp_path: Path, offline: b
 
 def test_what_the_hub_lacks_is_named(hub: list) -> None:
     with pytest.raises(WeightsNotFound, match=r"lacks other.bin"):
-        adapter_path("owner/name/other.bin", offline=True)
+        hub_path("owner/name/other.bin", offline=True)
     with pytest.raises(WeightsNotFound, match=r"identity adapter from owner/nothing: .*--offline"):
-        adapter_path("owner/nothing", offline=True)
+        hub_path("owner/nothing", offline=True)
 
 
 @pytest.mark.parametrize("name", ["adapter", "./a/b", "../a/b", "/a/b", "~/a/b", "weights/ConsistentID-v1.bin"])
 def test_local_names_never_reach_the_hub(hub: list, name: str) -> None:
-    adapter_path(name, offline=False)
-    adapter_path(Path(name), offline=False)
+    hub_path(name, offline=False)
+    hub_path(Path(name), offline=False)
     assert hub == []
 
 
 def test_an_existing_folder_goes_first(hub: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
-    assert adapter_path("owner/name", offline=False) == Path("owner/name")
+    assert hub_path("owner/name", offline=False) == Path("owner/name")
     assert hub == []

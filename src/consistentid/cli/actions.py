@@ -60,6 +60,9 @@ def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path 
             device=record.device,
             dtype=record.dtype,  # type: ignore[arg-type]
             offline=loading.offline,
+            base_config=loading.base_config,
+            lora=loading.lora,
+            textual_inversion=loading.textual_inversion,
         )
     )
     return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0
@@ -113,6 +116,8 @@ def _generator(loading: Loading) -> "PortraitGenerator":
         dtype=loading.dtype,
         offline=loading.offline,
         base_config=loading.base_config,
+        loras=loading.lora,
+        textual_inversions=loading.textual_inversion,
     )
 
 

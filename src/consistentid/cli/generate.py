@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from consistentid.cli.options import Loading, TaskInputs
 from consistentid.errors import InvalidSettings
-from consistentid.generation.settings import GenerationSettings
+from consistentid.generation.settings import GenerationSettings, preset_settings
 
 
 def generate(
@@ -22,6 +22,7 @@ def generate(
     sheet: Path | None = None,
     jobs: Path | None = None,
     like: Path | None = None,
+    preset: str | None = None,
 ) -> int:
     """Make portraits of the person in a photo, many from a file of jobs, or one again like an earlier portrait.
 
@@ -37,12 +38,16 @@ def generate(
             again, it skips what is there already.
         like: a portrait made by this command; it is made again, bit for bit on the same machine. Give PHOTO when the
             photo has moved.
+        preset: settings by name (sd15-demo, sdxl-demo, lcm, lightning, turbo, tcd) or a JSON file of your own; options
+            that are given beside it win.
     """
     from consistentid.cli import actions
 
     chosen, how, work = settings or GenerationSettings(), loading or Loading(), task or TaskInputs()
     if jobs is not None:
-        _only("--jobs", photo=photo, prompt=prompt, like=like, sheet=sheet, **_given(chosen), **vars(work))
+        _only(
+            "--jobs", photo=photo, prompt=prompt, like=like, sheet=sheet, preset=preset, **_given(chosen), **vars(work)
+        )
         return actions.run_job_file(jobs, out=out, loading=how)
     if like is not None:
         _only(
@@ -57,6 +62,8 @@ def generate(
         return actions.make_again(like, photo=photo, out=out, sheet=sheet, loading=how)
     if photo is None or prompt is None:
         raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")
+    if preset is not None:
+        chosen = preset_settings(preset).model_copy(update=chosen.model_dump(exclude_unset=True))
     return actions.make(photo, prompt, settings=chosen, work=work, out=out, sheet=sheet, loading=how)
 
 

@@ -21,6 +21,8 @@ class Loading:
         offline: never download anything.
         progress: show progress bars.
         base_config: diffusers folder that configures a single file, when it is not plain SD 1.5 or SDXL.
+        lora: community LoRA of the base model, FILE or FILE:WEIGHT; give several for several.
+        textual_inversion: file of a word for the prompt; give several for several.
     """
 
     model: str | None = None
@@ -31,6 +33,8 @@ class Loading:
     offline: bool = False
     progress: bool = True
     base_config: str | None = None
+    lora: tuple[str, ...] = ()
+    textual_inversion: tuple[str, ...] = ()
 
     @property
     def shows_progress(self) -> bool:

@@ -54,7 +54,9 @@ def denoise(
     task = task_named(request.task)
     runner = pipeline_for(task, pipeline, components=request.components)
     runner.set_progress_bar_config(disable=True)
-    guidance = settings.guidance is not None and settings.guidance > 1
+    # Models distilled for few steps read the guidance scale instead of running a guidance branch.
+    reads_guidance = pipeline.unet.config.time_cond_proj_dim is not None
+    guidance = settings.guidance is not None and settings.guidance > 1 and not reads_guidance
     merge_step = settings.merge_step if isinstance(settings.merge_step, int) else -1
     inputs = pipeline_inputs(
         [shot.prepared.embeddings for shot in batch],
@@ -67,7 +69,7 @@ def denoise(
         **request.inputs,
         **inputs.arguments,
         "num_inference_steps": settings.steps,
-        "guidance_scale": settings.guidance if guidance else 1.0,
+        "guidance_scale": settings.guidance if guidance or reads_guidance else 1.0,
         "generator": [torch.Generator().manual_seed(shot.seed) for shot in batch],
         "callback_on_step_end": step_end,
         "callback_on_step_end_tensor_inputs": step_end.tensor_names,

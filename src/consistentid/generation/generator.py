@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
+from consistentid.generation.additions import expanded
 from consistentid.generation.callbacks import Cancel, StepReport, Stop, as_cancel, raise_if
+from consistentid.generation.clip_skip import skipping
 from consistentid.generation.denoise import OutputType, Rendered, denoise
 from consistentid.generation.embeddings import Embeddings
 from consistentid.generation.fingerprint import analysis_sha256, dtype_name, model_sha256, photo_sha256
@@ -89,6 +91,8 @@ class PortraitGenerator:
         analyzer: FaceAnalyzer | None = None,
         policy: PromptPolicy | None = None,
         base_config: str | Path | None = None,
+        loras: Sequence[str] = (),
+        textual_inversions: Sequence[str] = (),
     ) -> Self:
         """Load a base model and an identity adapter.
 
@@ -104,6 +108,8 @@ class PortraitGenerator:
             policy: which prompts are accepted.
             base_config: diffusers folder that a single file's model is configured by, when it is not plain SD 1.5 or
                 SDXL.
+            loras: community LoRAs of the base model, each a file with an optional `:weight`; see `fuse_loras`.
+            textual_inversions: files of words for the prompt; see `load_textual_inversions`.
 
         Raises:
             WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
@@ -116,6 +122,8 @@ class PortraitGenerator:
             offline=offline,
             analyzer=analyzer,
             base_config=base_config,
+            loras=loras,
+            textual_inversions=textual_inversions,
         )
         return cls(
             parts.pipeline,
@@ -228,7 +236,8 @@ class PortraitGenerator:
         )
         request = replace(request, settings=settings, inputs=inputs)
         analysed = analysis_sha256(analysis)
-        key = (sha256, analysed, request.prompt, settings.negative_prompt, settings.caption, settings.regions)
+        text = (request.prompt, settings.negative_prompt, settings.caption, settings.clip_skip)
+        key = (sha256, analysed, text, settings.regions)
         embeddings = self._embeddings.get(key, lambda: self._embed(request, analysis))
         return PreparedRequest(request, analysis, embeddings, photo, sha256, analysed, blend)
 
@@ -323,13 +332,14 @@ class PortraitGenerator:
 
     def _embed(self, request: GenerationRequest, analysis: FaceAnalysis) -> Embeddings:
         """Always for a batch of one, so that it does not depend on what else is asked for."""
-        conditioning = self.conditioner.condition(
-            analysis,
-            request.prompt,
-            negative_prompt=request.settings.negative_prompt,
-            caption=request.settings.caption,
-            regions=request.settings.regions,
-        )
+        with skipping(self.conditioner, request.settings.clip_skip):
+            conditioning = self.conditioner.condition(
+                analysis,
+                expanded(self.pipeline, request.prompt),
+                negative_prompt=expanded(self.pipeline, request.settings.negative_prompt),
+                caption=request.settings.caption,
+                regions=request.settings.regions,
+            )
         with self._running, torch.no_grad():
             tokens = self.adapter.identity_tokens(conditioning.identity, conditioning.image_features)
             negative = self.adapter.identity_tokens(

@@ -15,9 +15,10 @@ from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.bisenet import BisenetParser
 from consistentid.faces.description import TemplateDescriber
 from consistentid.faces.detection import InsightFaceDetector
+from consistentid.generation.additions import fuse_loras, load_textual_inversions
 from consistentid.generation.precision import compute_in, dtype_for
 from consistentid.generation.single_file import is_single_file, load_single_file
-from consistentid.generation.sources import adapter_path
+from consistentid.generation.sources import hub_path
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.checkpoint import load_adapter
 
@@ -58,13 +59,15 @@ def load_parts(
     offline: bool,
     analyzer: FaceAnalyzer | None,
     base_config: str | Path | None = None,
+    loras: Sequence[str] = (),
+    textual_inversions: Sequence[str] = (),
 ) -> Parts:
     """See `PortraitGenerator.from_pretrained`."""
     place = torch.device(device or "cpu")
     weights = dtype_for(dtype, place)
     source = embedded_folder() if str(model) == EMBEDDED else model
     is_folder = Path(source).is_dir()
-    adapter_source = adapter_path(adapter, offline=offline) if adapter is not None else Path(source) / "adapter"
+    adapter_source = hub_path(adapter, offline=offline) if adapter is not None else Path(source) / "adapter"
     if adapter is None and not (is_folder and adapter_source.is_dir()):
         raise WeightsNotFound(f"{model} has no folder `adapter`; say which identity adapter to use with adapter=PATH")
     adapter_folder = adapter_source.parent if adapter_source.is_file() else adapter_source
@@ -72,6 +75,8 @@ def load_parts(
         loaded = load_adapter(adapter_source)
         loaded.facial_encoder.to(torch.float32)
         pipeline = _pipeline(source, offline=offline, config=base_config).to(place, torch.float32)
+        fuse_loras(pipeline, loras, offline=offline)
+        load_textual_inversions(pipeline, textual_inversions, offline=offline)
         loaded.attach(pipeline, merge_loras=True)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)

@@ -73,12 +73,13 @@ def fetch(preset: str, *, offline: bool = False) -> Iterator[tuple[Source, Path]
         yield source, _folder(source, offline=offline)
 
 
-def adapter_path(source: str | Path, *, offline: bool) -> Path:
-    """Where an identity adapter is: a folder or file of this machine, or one that a hub id names.
+def hub_path(source: str | Path, *, offline: bool, part: str = "identity adapter") -> Path:
+    """Where an adapter is: a folder or file of this machine (which may be missing), or one that a hub id names.
 
     Args:
-        source: a local path; `owner/name`, a repository with our folder layout; `owner/name/file`, a released file.
+        source: a local path; `owner/name`, a repository with our folder layout; `owner/name/file`, a single file.
         offline: take it from the hub's cache only.
+        part: what it is for.
 
     Raises:
         WeightsNotFound: it is neither here nor, under that name, on the hub.
@@ -91,7 +92,7 @@ def adapter_path(source: str | Path, *, offline: bool) -> Path:
         return local
     repository, file = f"{owner}/{rest[0]}", "/".join(rest[1:])
     files = (file,) if file else ("config.json", "adapter.safetensors")
-    folder = _folder(Source("identity adapter", repository, files, 0, ""), offline=offline)
+    folder = _folder(Source(part, repository, files, 0, ""), offline=offline)
     return folder / file if file else folder
 
 
