@@ -11,6 +11,7 @@ from torch import Tensor
 
 from consistentid.generation.callbacks import Cancel, StepEnd, StepReport
 from consistentid.generation.embeddings import pipeline_inputs
+from consistentid.generation.health import check_picture
 from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.tasks import pipeline_for, task_named
@@ -49,6 +50,7 @@ def denoise(
 
     Raises:
         GenerationCancelled: `cancelled` said so.
+        NumbersOverflowed: a picture would be black.
     """
     request, settings = batch[0].prepared.request, batch[0].prepared.settings
     task = task_named(request.task)
@@ -83,7 +85,7 @@ def denoise(
     adapter.set_scale(settings.identity_scale or 0.0)
     with _scheduler(runner, settings.scheduler or ""), adapter.fixed_tokens(inputs.tokens):
         output = runner(**arguments)
-    return _rendered(output, batch, output_type=output_type)
+    return _rendered(output, batch, vae=pipeline.vae, output_type=output_type)
 
 
 @contextmanager
@@ -97,10 +99,13 @@ def _scheduler(runner: Any, name: str) -> Iterator[None]:
         runner.scheduler = saved
 
 
-def _rendered(output: Any, batch: Sequence[Shot], *, output_type: OutputType) -> list[Rendered]:
+def _rendered(output: Any, batch: Sequence[Shot], *, vae: Any, output_type: OutputType) -> list[Rendered]:
     flags = getattr(output, "nsfw_content_detected", None) or [False] * len(output.images)
     if output_type == "latent":
         return [Rendered(None, latents.cpu(), withheld=False) for latents in output.images]
+    for image, flag in zip(output.images, flags, strict=True):
+        if not flag:
+            check_picture(image, vae=vae)
     return [
         Rendered(image if shot.prepared.blend is None or flag else shot.prepared.blend.over(image), None, bool(flag))
         for image, flag, shot in zip(output.images, flags, batch, strict=True)

@@ -23,7 +23,7 @@ from consistentid.generation.clip_skip import skipping
 from consistentid.generation.denoise import OutputType, Rendered, denoise
 from consistentid.generation.embeddings import Embeddings
 from consistentid.generation.fingerprint import analysis_sha256, dtype_name, model_sha256, photo_sha256
-from consistentid.generation.loading import load_parts, quiet_loading
+from consistentid.generation.loading import conditioner_for, load_parts, quiet_loading
 from consistentid.generation.masks import fitted_inputs, size_like, with_automatic_mask
 from consistentid.generation.memory import Memory
 from consistentid.generation.portrait import Portrait
@@ -129,6 +129,7 @@ class PortraitGenerator:
             parts.pipeline,
             parts.adapter,
             analyzer=parts.analyzer,
+            conditioner=conditioner_for(parts, offline=offline),
             policy=policy,
             model=parts.model,
             adapter_source=parts.adapter_source,
@@ -316,7 +317,10 @@ class PortraitGenerator:
             return photo, None, photo_sha256(photo.photo)
         analyzer = self.analyzer
         if analyzer is None:
-            raise InvalidSettings("this generator has no face analyzer; give a FaceAnalysis, or load it with one")
+            raise InvalidSettings(
+                "this generator has no face analyzer: an official adapter needs face_parsing.pth beside it "
+                "(`consistentid weights fetch` gets it); else give analyzer=, or a finished FaceAnalysis"
+            )
         path = str(Path(photo).resolve()) if isinstance(photo, str | Path) else None
         image = load_photo(photo)
         sha256 = photo_sha256(np.asarray(image))

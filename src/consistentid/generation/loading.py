@@ -15,12 +15,15 @@ from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.bisenet import BisenetParser
 from consistentid.faces.description import TemplateDescriber
 from consistentid.faces.detection import InsightFaceDetector
+from consistentid.faces.ladder import LadderDetector
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
 from consistentid.generation.precision import compute_in, dtype_for
 from consistentid.generation.single_file import is_single_file, load_single_file
-from consistentid.generation.sources import hub_path
+from consistentid.generation.sources import encoder_source, hub_path, parser_weights
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.checkpoint import load_adapter
+from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.image_encoder import image_encoder_for
 
 EMBEDDED = "embedded"
 
@@ -34,6 +37,21 @@ class Parts:
     analyzer: FaceAnalyzer | None
     model: str
     adapter_source: str | None
+
+
+def conditioner_for(parts: Parts, *, offline: bool) -> Conditioner:
+    """The conditioner of loaded parts, with the image encoder that their adapter was trained with.
+
+    Raises:
+        WeightsNotFound: the encoder is missing.
+    """
+    config = parts.adapter.config.image_encoder
+    source = encoder_source(config.source, offline=offline)
+    with quiet_loading(bars=not offline):
+        encoder = image_encoder_for(
+            config.model_copy(update={"source": source}), device=parts.pipeline.device, offline=offline
+        )
+    return Conditioner.from_pipeline(parts.pipeline, parts.adapter, image_encoder=encoder)
 
 
 def embedded_folder() -> Path:
@@ -85,7 +103,7 @@ def load_parts(
     return Parts(
         pipeline,
         loaded,
-        analyzer or _analyzer(source, loaded, adapter_folder, device=str(place)),
+        analyzer or _analyzer(source, loaded, adapter_folder, device=str(place), offline=offline),
         model=str(Path(model).resolve()) if Path(source).exists() and str(model) != EMBEDDED else str(model),
         adapter_source=None if adapter is None else str(adapter_source.resolve()),
     )
@@ -160,16 +178,16 @@ def quiet_loading(*, bars: bool = False) -> Iterator[None]:
 
 
 def _analyzer(
-    source: str | Path, adapter: IdentityAdapter, adapter_folder: Path, *, device: str
+    source: str | Path, adapter: IdentityAdapter, adapter_folder: Path, *, device: str, offline: bool
 ) -> FaceAnalyzer | None:
     """The face models that belong to an adapter, or None when they cannot be known."""
     config = adapter.config
     if config.mode == "official":
-        weights = next((path for path in adapter_folder.glob("face_parsing.*")), None)
+        weights = parser_weights(adapter_folder)
         if weights is None:
             return None
         return FaceAnalyzer(
-            InsightFaceDetector(channel_order=config.quirks.channel_order),
+            LadderDetector(InsightFaceDetector(channel_order=config.quirks.channel_order, offline=offline)),
             BisenetParser(weights, size=config.quirks.parser_size or 512, device=device),
             TemplateDescriber(),
         )
