@@ -41,11 +41,11 @@ def insightface_packs(root: Path) -> Iterator[Finding]:
 
 
 def _recogniser_runtime() -> Finding:
-    """InsightFace's networks run on onnxruntime; its own package is Python and needs no compiler from version 2 on."""
+    """InsightFace's networks run on onnxruntime."""
     missing = [name for name in ("insightface", "onnxruntime") if find_spec(name) is None]
     if not missing:
         return Finding("InsightFace runtime", "insightface and onnxruntime")
-    advice = f"only for the released checkpoints: pip install {' '.join(missing)}; wheels, no compiler is needed"
+    advice = "only for the released checkpoints: pip install 'consistentid[faces]'; UniFace needs onnxruntime alone"
     return Finding("InsightFace runtime", f"without {' and '.join(missing)}", advice, needed=False)
 
 
