@@ -41,5 +41,9 @@ class GenerationCancelled(ConsistentIDError):
     """The caller asked to stop while portraits were being made."""
 
 
+class NumbersOverflowed(ConsistentIDError):
+    """A picture would be black, because numbers of too few bits overflowed."""
+
+
 class NotReproducible(ConsistentIDError):
     """A portrait cannot be made again here: its photo, its weights or its record differ."""

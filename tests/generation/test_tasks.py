@@ -6,15 +6,14 @@ import diffusers
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModelWithProjection
+from tiny import tiny_sdxl
+from transformers import CLIPImageProcessorPil
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.schedulers import SCHEDULERS, scheduler_named
 from consistentid.generation.tasks import TASKS
-from consistentid.identity.adapter import IdentityAdapter
-from consistentid.identity.config import AdapterConfig
 
 PROMPT = "a portrait of a person"
 PICTURE = Image.new("RGB", (64, 64), (90, 120, 150))
@@ -98,27 +97,7 @@ def test_withheld_pictures_are_reported(fresh_generator: PortraitGenerator, draw
 
 @pytest.fixture(scope="module")
 def sdxl(generator: PortraitGenerator) -> PortraitGenerator:
-    """A tiny random SDXL around the tiny model's parts."""
-    base = generator.pipeline
-    torch.manual_seed(5)
-    text = {**base.text_encoder.config.to_dict(), "projection_dim": 32}
-    second = CLIPTextModelWithProjection(CLIPTextConfig(**text)).eval()
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(32, 64), layers_per_block=1,
-        norm_num_groups=8, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=128, attention_head_dim=2,
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=8 * 6 + 32,
-        use_linear_projection=True, transformer_layers_per_block=(1, 1),
-    ).eval()  # fmt: skip
-    pipeline = diffusers.StableDiffusionXLPipeline(
-        vae=base.vae, text_encoder=base.text_encoder, text_encoder_2=second, tokenizer=base.tokenizer,
-        tokenizer_2=base.tokenizer, unet=unet, scheduler=base.scheduler, add_watermarker=False,
-    )  # fmt: skip
-    embedded = AdapterConfig.preset("embedded", text_dim=128, projector_width=64, facial_width=64, facial_depth=1)
-    config = AdapterConfig.model_validate(
-        {**embedded.model_dump(), "base": "sdxl", "lora_rank": 4, "quirks": {"text_layer": -2}}
-    )
-    return PortraitGenerator(pipeline, IdentityAdapter.new(config, unet, seed=1), analyzer=None)
+    return PortraitGenerator(*tiny_sdxl(generator.pipeline), analyzer=None)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

@@ -5,10 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderTiny,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     SegformerConfig,
     SegformerForSemanticSegmentation,
@@ -124,3 +131,26 @@ def save_tiny_model(folder: Path) -> Path:
     tiny_adapter(pipeline).save_pretrained(folder / "adapter")
     tiny_parser().save_pretrained(folder / "parser")
     return folder
+
+
+def tiny_sdxl(base: Any) -> tuple[StableDiffusionXLPipeline, IdentityAdapter]:
+    """A tiny random SDXL around the parts of a tiny pipeline, and an adapter for it."""
+    torch.manual_seed(5)
+    text = {**base.text_encoder.config.to_dict(), "projection_dim": 32}
+    second = CLIPTextModelWithProjection(CLIPTextConfig(**text)).eval()
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(32, 64), layers_per_block=1,
+        norm_num_groups=8, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=128, attention_head_dim=2,
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=8 * 6 + 32,
+        use_linear_projection=True, transformer_layers_per_block=(1, 1),
+    ).eval()  # fmt: skip
+    pipeline = StableDiffusionXLPipeline(
+        vae=base.vae, text_encoder=base.text_encoder, text_encoder_2=second, tokenizer=base.tokenizer,
+        tokenizer_2=base.tokenizer, unet=unet, scheduler=base.scheduler, add_watermarker=False,
+    )  # fmt: skip
+    embedded = AdapterConfig.preset("embedded", text_dim=128, projector_width=64, facial_width=64, facial_depth=1)
+    config = AdapterConfig.model_validate(
+        {**embedded.model_dump(), "base": "sdxl", "lora_rank": 4, "quirks": {"text_layer": -2}}
+    )
+    return pipeline, IdentityAdapter.new(config, unet, seed=1)

@@ -99,5 +99,5 @@ def test_pickles_with_code_are_refused(small, tmp_path):
             return (print, ("executed",))
 
     torch.save({"image_proj": Code()}, tmp_path / "weights.bin")
-    with pytest.raises(WeightsNotFound, match="no checkpoint of tensors"):
+    with pytest.raises(WeightsNotFound, match="holds code, which was not run"):
         read_official(tmp_path / "weights.bin", base="sd15")

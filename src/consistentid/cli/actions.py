@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consistentid.cli.options import Loading
+from consistentid.cli.options import Loading, TaskInputs
 from consistentid.errors import InvalidSettings
 from consistentid.generation.settings import GenerationSettings
 
@@ -14,14 +14,26 @@ if TYPE_CHECKING:
 
 
 def make(
-    photo: Path, prompt: str, *, settings: GenerationSettings, out: Path | None, sheet: Path | None, loading: Loading
+    photo: Path,
+    prompt: str,
+    *,
+    settings: GenerationSettings,
+    work: TaskInputs,
+    out: Path | None,
+    sheet: Path | None,
+    loading: Loading,
 ) -> int:
     """Portraits of one photo; 1 when the safety checker withheld any."""
+    from consistentid.cli.task_inputs import components_of, inputs_of, task_of
     from consistentid.generation.request import GenerationRequest
 
     paths = output_paths(out, count=settings.num_images)
+    task = task_of(work)
+    inputs = inputs_of(work, task=task, photo=photo)
     generator = _generator(loading)
-    prepared = generator.prepare(GenerationRequest(photo, prompt, settings))
+    components = components_of(work, offline=loading.offline)
+    request = GenerationRequest(photo, prompt, settings, task=task, inputs=inputs, components=components)
+    prepared = generator.prepare(request)
     portraits = generator.render([prepared], batch_size=loading.batch_size, progress=loading.shows_progress)[0]
     withheld = _save(portraits, paths)
     if sheet is not None:
@@ -48,6 +60,9 @@ def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path 
             device=record.device,
             dtype=record.dtype,  # type: ignore[arg-type]
             offline=loading.offline,
+            base_config=loading.base_config,
+            lora=loading.lora,
+            textual_inversion=loading.textual_inversion,
         )
     )
     return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0
@@ -100,6 +115,9 @@ def _generator(loading: Loading) -> "PortraitGenerator":
         device=loading.device,
         dtype=loading.dtype,
         offline=loading.offline,
+        base_config=loading.base_config,
+        loras=loading.lora,
+        textual_inversions=loading.textual_inversion,
     )
 
 

@@ -4,7 +4,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from consistentid.cli.findings import Finding
+from consistentid.cli.pitfalls import half_precision, released_weights
 
 # distribution -> what is missing without it
 REQUIRED = {
@@ -50,23 +52,6 @@ _FILE_WIDTH = 200  # columns when the report goes to a file
 _REBUILD = "reinstall the package, or run `make train-embedded PHOTOS=folder`"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report; `advice` is empty when all is well."""
-
-    name: str
-    found: str
-    advice: str = ""
-    needed: bool = True
-
-    @property
-    def verdict(self) -> str:
-        """ok, missing, or (not needed by default) optional."""
-        if not self.advice:
-            return "ok"
-        return "missing" if self.needed else "optional"
-
-
 def doctor() -> int:
     """Check what is installed, which weights are where, and say what to do about what is missing; exit 1 if needed."""
     findings = [*_system(), *_packages(), *_weights()]
@@ -102,7 +87,9 @@ def _packages() -> Iterator[Finding]:
         found = _version(name)
         advice = "" if found else f"pip install 'consistentid[{extra}]' for {purpose}"
         yield Finding(name, found or "-", advice, needed=False)
-    yield _device()
+    compute = _device()
+    yield compute
+    yield half_precision(compute.found.partition(",")[0].partition(" ")[0])
 
 
 def _device() -> Finding:
@@ -130,12 +117,7 @@ def _weights() -> Iterator[Finding]:
     for relative, name in _MODEL_PARTS.items():
         path = embedded / relative
         yield _file(name, path) if path.is_file() else Finding(name, f"not at {path}", _REBUILD)
-    pack = Path("~/.insightface/models/buffalo_l").expanduser()
-    advice = "only for the released checkpoints: unpack InsightFace's buffalo_l.zip there"
-    found = any(pack.glob("*.onnx"))
-    yield Finding(
-        "InsightFace buffalo_l", str(pack) if found else f"not in {pack}", "" if found else advice, needed=False
-    )
+    yield from released_weights()
 
 
 def _file(name: str, path: Path) -> Finding:

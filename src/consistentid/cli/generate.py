@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from consistentid.cli.options import Loading
+from consistentid.cli.options import Loading, TaskInputs
 from consistentid.errors import InvalidSettings
-from consistentid.generation.settings import GenerationSettings
+from consistentid.generation.settings import GenerationSettings, preset_settings
 
 
 def generate(
@@ -16,11 +16,13 @@ def generate(
     /,
     *,
     settings: Annotated[GenerationSettings | None, Parameter(name="*")] = None,
+    task: Annotated[TaskInputs | None, Parameter(name="*")] = None,
     loading: Annotated[Loading | None, Parameter(name="*")] = None,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     sheet: Path | None = None,
     jobs: Path | None = None,
     like: Path | None = None,
+    preset: str | None = None,
 ) -> int:
     """Make portraits of the person in a photo, many from a file of jobs, or one again like an earlier portrait.
 
@@ -28,6 +30,7 @@ def generate(
         photo: the photo of one person.
         prompt: what the portrait shall show.
         settings: of the portraits.
+        task: what is made, and from which pictures.
         loading: which model, and how it runs.
         out: a .png file (several portraits get _0, _1, … before the suffix), or a folder. Default: portrait.png.
         sheet: also write one picture with the photo, its regions and the portraits.
@@ -35,19 +38,33 @@ def generate(
             again, it skips what is there already.
         like: a portrait made by this command; it is made again, bit for bit on the same machine. Give PHOTO when the
             photo has moved.
+        preset: settings by name (sd15-demo, sdxl-demo, lcm, lightning, turbo, tcd) or a JSON file of your own; options
+            that are given beside it win.
     """
     from consistentid.cli import actions
 
-    chosen, how = settings or GenerationSettings(), loading or Loading()
+    chosen, how, work = settings or GenerationSettings(), loading or Loading(), task or TaskInputs()
     if jobs is not None:
-        _only("--jobs", photo=photo, prompt=prompt, like=like, sheet=sheet, **_given(chosen))
+        _only(
+            "--jobs", photo=photo, prompt=prompt, like=like, sheet=sheet, preset=preset, **_given(chosen), **vars(work)
+        )
         return actions.run_job_file(jobs, out=out, loading=how)
     if like is not None:
-        _only("--like", prompt=prompt, model=how.model, adapter=how.adapter, device=how.device, **_given(chosen))
+        _only(
+            "--like",
+            prompt=prompt,
+            model=how.model,
+            adapter=how.adapter,
+            device=how.device,
+            **_given(chosen),
+            **vars(work),
+        )
         return actions.make_again(like, photo=photo, out=out, sheet=sheet, loading=how)
     if photo is None or prompt is None:
         raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")
-    return actions.make(photo, prompt, settings=chosen, out=out, sheet=sheet, loading=how)
+    if preset is not None:
+        chosen = preset_settings(preset).model_copy(update=chosen.model_dump(exclude_unset=True))
+    return actions.make(photo, prompt, settings=chosen, work=work, out=out, sheet=sheet, loading=how)
 
 
 def _given(settings: GenerationSettings) -> dict[str, bool]:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -12,13 +13,16 @@ class Loading:
     """Which model, and how it runs.
 
     Attributes:
-        model: embedded, a folder, or a hub id of a Stable Diffusion pipeline.
-        adapter: folder of an identity adapter, or a released file; the embedded model has its own.
+        model: embedded, a folder, a single .safetensors file, or a hub id of a Stable Diffusion pipeline.
+        adapter: folder of an identity adapter, a released file, or the hub id of one; the embedded model has its own.
         device: cpu, cuda, mps, …
         dtype: type of the weights while denoising; auto takes what is fast on the device.
         batch_size: images in one denoising run; the model's preset decides when it is not given.
         offline: never download anything.
         progress: show progress bars.
+        base_config: diffusers folder that configures a single file, when it is not plain SD 1.5 or SDXL.
+        lora: community LoRA of the base model, FILE or FILE:WEIGHT; give several for several.
+        textual_inversion: file of a word for the prompt; give several for several.
     """
 
     model: str | None = None
@@ -28,8 +32,35 @@ class Loading:
     batch_size: int | None = None
     offline: bool = False
     progress: bool = True
+    base_config: str | None = None
+    lora: tuple[str, ...] = ()
+    textual_inversion: tuple[str, ...] = ()
 
     @property
     def shows_progress(self) -> bool:
         """Bars are for people: not when stderr goes to a file."""
         return self.progress and sys.stderr.isatty()
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """Another task than text-to-image, and what it works on.
+
+    Attributes:
+        task: text-to-image, img2img, inpaint, controlnet or controlnet-inpaint.
+        image: the picture to change, or the control picture of controlnet; img2img and inpaint take the photo itself
+            when it is not given.
+        mask: what to repaint: face, hair, head, another region, or a picture that is white there.
+        mask_feather: width of an automatic mask's soft border, as a share of the picture's shorter side.
+        strength: how much is changed, 0 to 1.
+        controlnet: folder or hub id of a ControlNet; give several for several.
+        control_image: control picture of controlnet-inpaint, or one for each of several ControlNets.
+    """
+
+    task: str | None = None
+    image: Path | None = None
+    mask: str | None = None
+    mask_feather: float | None = None
+    strength: float | None = None
+    controlnet: tuple[str, ...] = ()
+    control_image: tuple[Path, ...] = ()

@@ -13,6 +13,7 @@ from PIL import Image
 from consistentid.errors import FaceNotSelected, InvalidData, NoFaceFound, WeightsNotFound
 from consistentid.faces.description import Describer, GeometryDescriber, TemplateDescriber
 from consistentid.faces.detection import DetectedFace, DlibDetector, FaceDetector
+from consistentid.faces.ladder import LadderDetector
 from consistentid.faces.parsing import FaceParser, SegformerParser
 from consistentid.faces.regions import LEFT_EYE, LIPS, NOSE, RIGHT_EYE, official_region_masks, region_masks
 from consistentid.images import PhotoSource, load_photo, photo_name
@@ -127,7 +128,7 @@ class FaceAnalyzer:
         if parser is None and not (weights / "config.json").is_file():
             raise WeightsNotFound(f"no face parser in {weights}; give the folder of a whole model or a parser")
         return cls(
-            detector or DlibDetector(),
+            detector or LadderDetector(DlibDetector()),
             parser or SegformerParser(weights, offline=True, device=device),
             describer or GeometryDescriber(),
         )

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from consistentid.errors import WeightsNotFound
+from consistentid.faces.packs import find_pack
 
 _DETECTION_SIDE = 800  # px; larger photos are shrunk before dlib looks at them
 _SMALL_FACE_SIDE = 1600  # px; where dlib looks for small faces when it found none
@@ -194,15 +195,18 @@ class InsightFaceDetector:
             from insightface.app import FaceAnalysis
         except ImportError as error:
             raise _not_installed("insightface", error) from error
-        folder = self.root / "models" / self.pack
-        if self.offline and not any(folder.glob("*.onnx")):
-            raise WeightsNotFound(f"no InsightFace pack in {folder}; unpack {self.pack}.zip there, *.onnx at its top")
-        app = FaceAnalysis(
-            name=self.pack,
-            root=str(self.root),
-            allowed_modules=["detection", "recognition"],
-            providers=self.providers,
-        )
+        found = find_pack(self.root, self.pack)
+        if self.offline and not any(found.folder.glob("*.onnx")):
+            raise WeightsNotFound(f"no InsightFace pack in {found.folder}; unpack {self.pack}.zip there")
+        try:
+            app = FaceAnalysis(
+                name=found.name,
+                root=str(self.root),
+                allowed_modules=["detection", "recognition"],
+                providers=self.providers,
+            )
+        except AssertionError as error:  # how InsightFace says that a pack has no detector
+            raise WeightsNotFound(f"{found.folder} holds no face detector; unpack {self.pack}.zip again") from error
         app.prepare(ctx_id=0, det_size=(640, 640))
         return app
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from consistentid.errors import GenerationCancelled
+from consistentid.generation.health import check_finite
 
 Cancel = Callable[[], bool]
 
@@ -61,6 +62,8 @@ class StepEnd:
         """Called by the pipeline with the index of the step just done; gives back what the next one shall use."""
         del timestep
         raise_if(self.cancelled)
+        if index + 1 == pipeline.num_timesteps:
+            check_finite(tensors["latents"], unet=pipeline.unet)
         order = pipeline.scheduler.order
         if (index + 1) % order == 0 or index + 1 == pipeline.num_timesteps:
             steps = -(-pipeline.num_timesteps // order)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from consistentid.generation.callbacks import Cancel, StepEnd, StepReport
 from consistentid.generation.embeddings import pipeline_inputs
+from consistentid.generation.health import check_picture
 from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.tasks import pipeline_for, task_named
@@ -49,12 +50,15 @@ def denoise(
 
     Raises:
         GenerationCancelled: `cancelled` said so.
+        NumbersOverflowed: a picture would be black.
     """
     request, settings = batch[0].prepared.request, batch[0].prepared.settings
     task = task_named(request.task)
     runner = pipeline_for(task, pipeline, components=request.components)
     runner.set_progress_bar_config(disable=True)
-    guidance = settings.guidance is not None and settings.guidance > 1
+    # Models distilled for few steps read the guidance scale instead of running a guidance branch.
+    reads_guidance = pipeline.unet.config.time_cond_proj_dim is not None
+    guidance = settings.guidance is not None and settings.guidance > 1 and not reads_guidance
     merge_step = settings.merge_step if isinstance(settings.merge_step, int) else -1
     inputs = pipeline_inputs(
         [shot.prepared.embeddings for shot in batch],
@@ -67,7 +71,7 @@ def denoise(
         **request.inputs,
         **inputs.arguments,
         "num_inference_steps": settings.steps,
-        "guidance_scale": settings.guidance if guidance else 1.0,
+        "guidance_scale": settings.guidance if guidance or reads_guidance else 1.0,
         "generator": [torch.Generator().manual_seed(shot.seed) for shot in batch],
         "callback_on_step_end": step_end,
         "callback_on_step_end_tensor_inputs": step_end.tensor_names,
@@ -81,7 +85,7 @@ def denoise(
     adapter.set_scale(settings.identity_scale or 0.0)
     with _scheduler(runner, settings.scheduler or ""), adapter.fixed_tokens(inputs.tokens):
         output = runner(**arguments)
-    return _rendered(output, output_type=output_type)
+    return _rendered(output, batch, vae=pipeline.vae, output_type=output_type)
 
 
 @contextmanager
@@ -95,8 +99,14 @@ def _scheduler(runner: Any, name: str) -> Iterator[None]:
         runner.scheduler = saved
 
 
-def _rendered(output: Any, *, output_type: OutputType) -> list[Rendered]:
+def _rendered(output: Any, batch: Sequence[Shot], *, vae: Any, output_type: OutputType) -> list[Rendered]:
     flags = getattr(output, "nsfw_content_detected", None) or [False] * len(output.images)
     if output_type == "latent":
         return [Rendered(None, latents.cpu(), withheld=False) for latents in output.images]
-    return [Rendered(image, None, withheld=bool(flag)) for image, flag in zip(output.images, flags, strict=True)]
+    for image, flag in zip(output.images, flags, strict=True):
+        if not flag:
+            check_picture(image, vae=vae)
+    return [
+        Rendered(image if shot.prepared.blend is None or flag else shot.prepared.blend.over(image), None, bool(flag))
+        for image, flag, shot in zip(output.images, flags, batch, strict=True)
+    ]

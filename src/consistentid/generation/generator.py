@@ -17,11 +17,14 @@ from tqdm import tqdm
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
+from consistentid.generation.additions import expanded
 from consistentid.generation.callbacks import Cancel, StepReport, Stop, as_cancel, raise_if
+from consistentid.generation.clip_skip import skipping
 from consistentid.generation.denoise import OutputType, Rendered, denoise
 from consistentid.generation.embeddings import Embeddings
 from consistentid.generation.fingerprint import analysis_sha256, dtype_name, model_sha256, photo_sha256
-from consistentid.generation.loading import load_parts, quiet_loading
+from consistentid.generation.loading import conditioner_for, load_parts, quiet_loading
+from consistentid.generation.masks import fitted_inputs, size_like, with_automatic_mask
 from consistentid.generation.memory import Memory
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
@@ -87,27 +90,46 @@ class PortraitGenerator:
         offline: bool = False,
         analyzer: FaceAnalyzer | None = None,
         policy: PromptPolicy | None = None,
+        base_config: str | Path | None = None,
+        loras: Sequence[str] = (),
+        textual_inversions: Sequence[str] = (),
     ) -> Self:
         """Load a base model and an identity adapter.
 
         Args:
-            model: `embedded` (in the package), a folder, or a hub id of a Stable Diffusion (XL) pipeline.
-            adapter: folder of an identity adapter, or a released file (`ConsistentID-v1.bin`); by default the folder
-                `adapter` inside the model's.
+            model: `embedded` (in the package), a folder, a single `.safetensors` file, or a hub id of a Stable
+                Diffusion (XL) pipeline.
+            adapter: folder of an identity adapter, a released file (`ConsistentID-v1.bin`), or the hub id of either
+                (`owner/name`, `owner/name/file`); by default the folder `adapter` inside the model's.
             device: where to run; the CPU by default.
             dtype: of the weights while denoising; `auto` takes what is fast on the device.
             offline: never download.
             analyzer: instead of the embedded one.
             policy: which prompts are accepted.
+            base_config: diffusers folder that a single file's model is configured by, when it is not plain SD 1.5 or
+                SDXL.
+            loras: community LoRAs of the base model, each a file with an optional `:weight`; see `fuse_loras`.
+            textual_inversions: files of words for the prompt; see `load_textual_inversions`.
 
         Raises:
             WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
         """
-        parts = load_parts(model, adapter=adapter, device=device, dtype=dtype, offline=offline, analyzer=analyzer)
+        parts = load_parts(
+            model,
+            adapter=adapter,
+            device=device,
+            dtype=dtype,
+            offline=offline,
+            analyzer=analyzer,
+            base_config=base_config,
+            loras=loras,
+            textual_inversions=textual_inversions,
+        )
         return cls(
             parts.pipeline,
             parts.adapter,
             analyzer=parts.analyzer,
+            conditioner=conditioner_for(parts, offline=offline),
             policy=policy,
             model=parts.model,
             adapter_source=parts.adapter_source,
@@ -135,7 +157,8 @@ class PortraitGenerator:
             photo: anything `images.load_photo` reads, or a finished analysis.
             prompt: what the portrait shall show.
             task: entry of `generation.tasks.TASKS`.
-            inputs: what the task needs besides, such as `image` and `strength`.
+            inputs: what the task needs besides, such as `image` and `strength`. `mask_image` may be one of
+                `masks.MASK_NAMES` (`face`, `hair`, …): it is then made from the label map, with a feathered border.
             components: networks the task needs besides, such as `controlnet`.
             latents: start noise instead of drawing it from the seed.
             output_type: `latent` leaves the final latents undecoded.
@@ -208,11 +231,16 @@ class PortraitGenerator:
         self.policy.check(request.settings.caption or "")
         settings = self._resolved(request)
         analysis, photo, sha256 = self._analyse(request.photo, settings)
-        request = replace(request, settings=settings)
+        fitted = fitted_inputs(request.inputs, task=task_named(request.task), size=settings.size or (8, 8))
+        inputs, blend = with_automatic_mask(
+            fitted, own=analysis, size=settings.size or (8, 8), analyse=self._analyse_target
+        )
+        request = replace(request, settings=settings, inputs=inputs)
         analysed = analysis_sha256(analysis)
-        key = (sha256, analysed, request.prompt, settings.negative_prompt, settings.caption, settings.regions)
+        text = (request.prompt, settings.negative_prompt, settings.caption, settings.clip_skip)
+        key = (sha256, analysed, text, settings.regions)
         embeddings = self._embeddings.get(key, lambda: self._embed(request, analysis))
-        return PreparedRequest(request, analysis, embeddings, photo, photo_sha256=sha256, analysis_sha256=analysed)
+        return PreparedRequest(request, analysis, embeddings, photo, sha256, analysed, blend)
 
     def render(
         self,
@@ -272,6 +300,11 @@ class PortraitGenerator:
             config=self.adapter.config,
             pipeline=self.pipeline,
         )
+        picture = request.inputs.get("image", request.photo)
+        if task.keeps_proportions and request.settings.size is None and isinstance(picture, FaceAnalysis | PhotoSource):
+            shown = picture.image if isinstance(picture, FaceAnalysis) else picture
+            size = size_like(shown, like=settings.size or (8, 8), multiple=self.pipeline.vae_scale_factor)
+            settings = settings.model_copy(update={"size": size})
         if request.latents is not None and len(request.latents) != settings.num_images:
             raise InvalidSettings(f"{len(request.latents)} latents were given for {settings.num_images} images")
         return settings
@@ -284,7 +317,10 @@ class PortraitGenerator:
             return photo, None, photo_sha256(photo.photo)
         analyzer = self.analyzer
         if analyzer is None:
-            raise InvalidSettings("this generator has no face analyzer; give a FaceAnalysis, or load it with one")
+            raise InvalidSettings(
+                "this generator has no face analyzer: an official adapter needs face_parsing.pth beside it "
+                "(`consistentid weights fetch` gets it); else give analyzer=, or a finished FaceAnalysis"
+            )
         path = str(Path(photo).resolve()) if isinstance(photo, str | Path) else None
         image = load_photo(photo)
         sha256 = photo_sha256(np.asarray(image))
@@ -294,15 +330,20 @@ class PortraitGenerator:
             analysis = self._analyses.get((sha256, settings.face), lambda: analyzer.analyze(image, face=settings.face))
         return analysis, path, sha256
 
+    def _analyse_target(self, picture: PhotoSource | FaceAnalysis) -> FaceAnalysis:
+        """The largest face of a picture that is inpainted."""
+        return self._analyse(picture, GenerationSettings())[0]
+
     def _embed(self, request: GenerationRequest, analysis: FaceAnalysis) -> Embeddings:
         """Always for a batch of one, so that it does not depend on what else is asked for."""
-        conditioning = self.conditioner.condition(
-            analysis,
-            request.prompt,
-            negative_prompt=request.settings.negative_prompt,
-            caption=request.settings.caption,
-            regions=request.settings.regions,
-        )
+        with skipping(self.conditioner, request.settings.clip_skip):
+            conditioning = self.conditioner.condition(
+                analysis,
+                expanded(self.pipeline, request.prompt),
+                negative_prompt=expanded(self.pipeline, request.settings.negative_prompt),
+                caption=request.settings.caption,
+                regions=request.settings.regions,
+            )
         with self._running, torch.no_grad():
             tokens = self.adapter.identity_tokens(conditioning.identity, conditioning.image_features)
             negative = self.adapter.identity_tokens(

@@ -1,7 +1,7 @@
 """Base model, adapter and face analysis from names and folders."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,9 +15,15 @@ from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.bisenet import BisenetParser
 from consistentid.faces.description import TemplateDescriber
 from consistentid.faces.detection import InsightFaceDetector
+from consistentid.faces.ladder import LadderDetector
+from consistentid.generation.additions import fuse_loras, load_textual_inversions
 from consistentid.generation.precision import compute_in, dtype_for
+from consistentid.generation.single_file import is_single_file, load_single_file
+from consistentid.generation.sources import encoder_source, hub_path, parser_weights
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.checkpoint import load_adapter
+from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.image_encoder import image_encoder_for
 
 EMBEDDED = "embedded"
 
@@ -31,6 +37,21 @@ class Parts:
     analyzer: FaceAnalyzer | None
     model: str
     adapter_source: str | None
+
+
+def conditioner_for(parts: Parts, *, offline: bool) -> Conditioner:
+    """The conditioner of loaded parts, with the image encoder that their adapter was trained with.
+
+    Raises:
+        WeightsNotFound: the encoder is missing.
+    """
+    config = parts.adapter.config.image_encoder
+    source = encoder_source(config.source, offline=offline)
+    with quiet_loading(bars=not offline):
+        encoder = image_encoder_for(
+            config.model_copy(update={"source": source}), device=parts.pipeline.device, offline=offline
+        )
+    return Conditioner.from_pipeline(parts.pipeline, parts.adapter, image_encoder=encoder)
 
 
 def embedded_folder() -> Path:
@@ -55,20 +76,25 @@ def load_parts(
     dtype: str | torch.dtype,
     offline: bool,
     analyzer: FaceAnalyzer | None,
+    base_config: str | Path | None = None,
+    loras: Sequence[str] = (),
+    textual_inversions: Sequence[str] = (),
 ) -> Parts:
     """See `PortraitGenerator.from_pretrained`."""
     place = torch.device(device or "cpu")
     weights = dtype_for(dtype, place)
     source = embedded_folder() if str(model) == EMBEDDED else model
     is_folder = Path(source).is_dir()
-    adapter_source = Path(adapter) if adapter is not None else Path(source) / "adapter"
+    adapter_source = hub_path(adapter, offline=offline) if adapter is not None else Path(source) / "adapter"
     if adapter is None and not (is_folder and adapter_source.is_dir()):
         raise WeightsNotFound(f"{model} has no folder `adapter`; say which identity adapter to use with adapter=PATH")
     adapter_folder = adapter_source.parent if adapter_source.is_file() else adapter_source
-    with quiet_loading(bars=not is_folder):
+    with quiet_loading(bars=not Path(source).exists()):
         loaded = load_adapter(adapter_source)
         loaded.facial_encoder.to(torch.float32)
-        pipeline = _pipeline(source, offline=offline).to(place, torch.float32)
+        pipeline = _pipeline(source, offline=offline, config=base_config).to(place, torch.float32)
+        fuse_loras(pipeline, loras, offline=offline)
+        load_textual_inversions(pipeline, textual_inversions, offline=offline)
         loaded.attach(pipeline, merge_loras=True)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
@@ -77,22 +103,49 @@ def load_parts(
     return Parts(
         pipeline,
         loaded,
-        analyzer or _analyzer(source, loaded, adapter_folder, device=str(place)),
-        model=str(Path(model).resolve()) if is_folder and str(model) != EMBEDDED else str(model),
+        analyzer or _analyzer(source, loaded, adapter_folder, device=str(place), offline=offline),
+        model=str(Path(model).resolve()) if Path(source).exists() and str(model) != EMBEDDED else str(model),
         adapter_source=None if adapter is None else str(adapter_source.resolve()),
     )
 
 
-def _pipeline(source: str | Path, *, offline: bool) -> Any:
-    """A stock pipeline from a folder or hub id."""
+def _pipeline(source: str | Path, *, offline: bool, config: str | Path | None) -> Any:
+    """A stock pipeline from a single file, a folder or a hub id."""
     from diffusers import DiffusionPipeline
 
+    if is_single_file(source):
+        return load_single_file(source, config=config)
     try:
         return DiffusionPipeline.from_pretrained(source, local_files_only=offline)
     except (OSError, ValueError) as error:
         raise WeightsNotFound(
-            f"no Stable Diffusion pipeline at {source} ({error}); give a folder or a hub id"
+            f"no Stable Diffusion pipeline at {source} ({first_line(error)}); give a folder or a hub id"
         ) from error
+
+
+def load_controlnets(sources: Sequence[str], *, offline: bool) -> list[Any]:
+    """ControlNets from folders or hub ids.
+
+    Raises:
+        WeightsNotFound: one is missing, or is no ControlNet.
+    """
+    from diffusers import ControlNetModel
+
+    networks = []
+    for source in sources:
+        try:
+            with quiet_loading(bars=not Path(source).is_dir()):
+                networks.append(ControlNetModel.from_pretrained(source, local_files_only=offline).eval())
+        except (OSError, ValueError) as error:
+            raise WeightsNotFound(
+                f"no ControlNet at {source} ({first_line(error)}); give a folder or a hub id"
+            ) from error
+    return networks
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; libraries go on with advice."""
+    return str(error).strip().partition("\n")[0]
 
 
 @contextmanager
@@ -125,16 +178,16 @@ def quiet_loading(*, bars: bool = False) -> Iterator[None]:
 
 
 def _analyzer(
-    source: str | Path, adapter: IdentityAdapter, adapter_folder: Path, *, device: str
+    source: str | Path, adapter: IdentityAdapter, adapter_folder: Path, *, device: str, offline: bool
 ) -> FaceAnalyzer | None:
     """The face models that belong to an adapter, or None when they cannot be known."""
     config = adapter.config
     if config.mode == "official":
-        weights = next((path for path in adapter_folder.glob("face_parsing.*")), None)
+        weights = parser_weights(adapter_folder)
         if weights is None:
             return None
         return FaceAnalyzer(
-            InsightFaceDetector(channel_order=config.quirks.channel_order),
+            LadderDetector(InsightFaceDetector(channel_order=config.quirks.channel_order, offline=offline)),
             BisenetParser(weights, size=config.quirks.parser_size or 512, device=device),
             TemplateDescriber(),
         )

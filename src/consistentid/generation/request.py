@@ -9,6 +9,7 @@ from torch import Tensor
 
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.embeddings import Embeddings
+from consistentid.generation.masks import Blend
 from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
 from consistentid.images import PhotoSource
 
@@ -22,7 +23,8 @@ class GenerationRequest:
         prompt: what the portrait shall show.
         settings: everything else.
         task: entry of `tasks.TASKS`.
-        inputs: further arguments of the task's pipeline, such as `image` and `strength`.
+        inputs: further arguments of the task's pipeline, such as `image` and `strength`. `mask_image` may be the name
+            of an automatic mask (`masks.MASK_NAMES`), with `mask_feather` as width of its border.
         components: further networks of the task's pipeline, such as `controlnet`.
         latents: (num_images, c, h/8, w/8) start noise, instead of drawing it from the seed.
     """
@@ -47,6 +49,7 @@ class PreparedRequest:
         photo: path of the photo, None when it came from memory.
         photo_sha256: of its pixels.
         analysis_sha256: of the analysis.
+        blend: lays the pictures over the inpainted one; None without an automatic mask.
     """
 
     request: GenerationRequest
@@ -55,6 +58,7 @@ class PreparedRequest:
     photo: str | None
     photo_sha256: str
     analysis_sha256: str
+    blend: Blend | None = None
 
     @property
     def settings(self) -> GenerationSettings:

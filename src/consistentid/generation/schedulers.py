@@ -7,6 +7,7 @@ from consistentid.errors import InvalidSettings
 # short name -> class, changes to the configuration saved with the model
 SCHEDULERS: dict[str, tuple[str, dict[str, object]]] = {
     "ddim": ("DDIMScheduler", {}),
+    "ddim_trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
     "ddpm": ("DDPMScheduler", {}),
     "deis": ("DEISMultistepScheduler", {}),
     "dpm++": ("DPMSolverMultistepScheduler", {}),
@@ -14,8 +15,10 @@ SCHEDULERS: dict[str, tuple[str, dict[str, object]]] = {
     "dpm++_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "euler_trailing": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
     "heun": ("HeunDiscreteScheduler", {}),
     "lcm": ("LCMScheduler", {}),
+    "tcd": ("TCDScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 

@@ -1,6 +1,9 @@
 """What is asked for and what was done: requests, their settings, and the record written into every portrait."""
 
+import json
 from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,6 +29,7 @@ class GenerationSettings(BaseModel):
         regions: the regions that take part, None for all that the photo shows.
         caption: description of the face; None lets the describer write it.
         face: which face of the photo: largest, left, right, centre, largest:1, … (see `FaceAnalyzer.analyze`).
+        clip_skip: last layers of the text encoder that are left out; "clip skip 2" of other programs is 1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +46,7 @@ class GenerationSettings(BaseModel):
     regions: tuple[str, ...] | None = None
     caption: str | None = None
     face: int | str = "largest"
+    clip_skip: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> "GenerationSettings":
@@ -62,6 +67,29 @@ class GenerationSettings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise InvalidSettings(explain(error)) from None
+
+
+def preset_settings(name: str | Path) -> GenerationSettings:
+    """Settings by name (`setting_presets.json`: the release's demos, few-step models) or from a JSON file of your own.
+
+    Raises:
+        InvalidSettings: there is no such preset or file, or it holds something else than settings.
+    """
+    known = json.loads(files("consistentid.generation").joinpath("setting_presets.json").read_text())
+    if str(name) in known:
+        return GenerationSettings.of(**known[str(name)])
+    path = Path(name).expanduser()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError:
+        raise InvalidSettings(
+            f"there is no preset {str(name)!r}; choose from {', '.join(known)}, or a JSON file"
+        ) from None
+    except ValueError as error:
+        raise InvalidSettings(f"{path} is no JSON file of settings ({error})") from None
+    if not isinstance(values, dict):
+        raise InvalidSettings(f"{path} must hold one JSON object of settings")
+    return GenerationSettings.of(**values)
 
 
 class PortraitSettings(GenerationSettings):

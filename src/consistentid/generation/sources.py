@@ -32,6 +32,7 @@ _PIPELINE = ("model_index.json", "*/*.json", "*/*.txt")
 _RELEASE = "JackAILab/ConsistentID"
 _RELEASE_LICENCE = "MIT; trained with InsightFace, whose models are for non-commercial research only"
 _PARSER = Source("face parser", _RELEASE, ("face_parsing.pth",), 53, "data for non-commercial research only")
+RELEASED_ENCODER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 # The vision tower alone; laion/CLIP-ViT-H-14-laion2B-s32B-b79K holds the text tower too (3,900 MB).
 _ENCODER = Source(
     "image encoder", "h94/IP-Adapter",
@@ -71,6 +72,54 @@ def fetch(preset: str, *, offline: bool = False) -> Iterator[tuple[Source, Path]
         raise InvalidSettings(f"no preset {preset!r}; choose from {', '.join(SOURCES)}")
     for source in SOURCES[preset]:
         yield source, _folder(source, offline=offline)
+
+
+def hub_path(source: str | Path, *, offline: bool, part: str = "identity adapter") -> Path:
+    """Where an adapter is: a folder or file of this machine (which may be missing), or one that a hub id names.
+
+    Args:
+        source: a local path; `owner/name`, a repository with our folder layout; `owner/name/file`, a single file.
+        offline: take it from the hub's cache only.
+        part: what it is for.
+
+    Raises:
+        WeightsNotFound: it is neither here nor, under that name, on the hub.
+    """
+    local = Path(source).expanduser()
+    owner, *rest = str(source).split("/")
+    if local.exists() or isinstance(source, Path) or not rest or owner in {"", ".", "..", "~"}:
+        return local
+    if len(rest) == 1 and local.suffix in {".bin", ".safetensors", ".pt", ".pth"}:
+        return local
+    repository, file = f"{owner}/{rest[0]}", "/".join(rest[1:])
+    files = (file,) if file else ("config.json", "adapter.safetensors")
+    folder = _folder(Source(part, repository, files, 0, ""), offline=offline)
+    return folder / file if file else folder
+
+
+def encoder_source(name: str | None, *, offline: bool) -> str | None:
+    """Where an adapter's image encoder is read from: the released adapters' own is published alone, and smaller.
+
+    Args:
+        name: of the adapter's configuration.
+        offline: take it from the hub's cache only; the larger publication serves when it is there instead.
+
+    Raises:
+        WeightsNotFound: it cannot be downloaded.
+    """
+    if name != RELEASED_ENCODER:
+        return name
+    folder = cached(_ENCODER) if offline else _folder(_ENCODER, offline=False)
+    return name if folder is None else str(folder / "models" / "image_encoder")
+
+
+def parser_weights(adapter_folder: Path) -> Path | None:
+    """`face_parsing.pth` beside an adapter, or fetched into the hub's cache; None when it is in neither place."""
+    beside = next((path for path in sorted(adapter_folder.glob("face_parsing.*"))), None)
+    if beside is not None:
+        return beside
+    folder = cached(_PARSER)
+    return None if folder is None else folder / "face_parsing.pth"
 
 
 def cached(source: Source) -> Path | None:

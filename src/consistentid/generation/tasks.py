@@ -17,7 +17,7 @@ class Task:
         required: arguments of the pipeline the caller must give.
         optional: arguments of the pipeline the caller may give.
         components: networks the pipeline needs besides those of the base model.
-        sized: whether the pipeline takes width and height.
+        sized: whether the pipeline takes width and height; if not, its picture is resized beforehand.
     """
 
     pipelines: Mapping[str, str]
@@ -26,14 +26,21 @@ class Task:
     components: tuple[str, ...] = field(default=())
     sized: bool = True
 
+    @property
+    def keeps_proportions(self) -> bool:
+        """Whether the result is a changed picture, and so has its proportions."""
+        return "mask_image" in self.required or not self.sized
+
     def check(self, name: str, inputs: Mapping[str, object], *, components: Mapping[str, object]) -> None:
-        """Compare what was given with what the task takes.
+        """Compare what was given with what the task takes; with an automatic mask the image may be left out.
 
         Raises:
             InvalidSettings: something is missing or unknown.
         """
+        automatic = isinstance(inputs.get("mask_image"), str)
+        needed = tuple(key for key in self.required if not (automatic and key == "image"))
         for kind, wanted, allowed, given in (
-            ("argument", self.required, (*self.required, *self.optional), inputs),
+            ("argument", needed, (*self.required, *self.optional), inputs),
             ("component", self.components, self.components, components),
         ):
             missing = [key for key in wanted if given.get(key) is None]
@@ -53,7 +60,7 @@ TASKS: dict[str, Task] = {
     ),
     "inpaint": Task(
         {"sd": "StableDiffusionInpaintPipeline", "sdxl": "StableDiffusionXLInpaintPipeline"},
-        required=("image", "mask_image"), optional=("strength", "padding_mask_crop"),
+        required=("image", "mask_image"), optional=("strength", "padding_mask_crop", "mask_feather"),
     ),
     "controlnet": Task(
         {"sd": "StableDiffusionControlNetPipeline", "sdxl": "StableDiffusionXLControlNetPipeline"},
@@ -61,7 +68,8 @@ TASKS: dict[str, Task] = {
     ),
     "controlnet-inpaint": Task(
         {"sd": "StableDiffusionControlNetInpaintPipeline", "sdxl": "StableDiffusionXLControlNetInpaintPipeline"},
-        required=("image", "mask_image", "control_image"), optional=("strength", *_CONTROL), components=("controlnet",),
+        required=("image", "mask_image", "control_image"), optional=("strength", "mask_feather", *_CONTROL),
+        components=("controlnet",),
     ),
 }  # fmt: skip
 

@@ -179,6 +179,8 @@ def _unpickle(path: Path) -> Mapping[str, object]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        if "Unsupported global" in str(error):
+            raise WeightsNotFound(f"{path} holds code, which was not run; get the weights as safetensors") from error
         raise WeightsNotFound(f"{path} is no checkpoint of tensors, or is incomplete; download it again") from error
     if not isinstance(loaded, Mapping):
         raise WeightsNotFound(f"{path} holds a {type(loaded).__name__} instead of named tensors")

@@ -60,8 +60,8 @@ class ClipImageEncoder:
         )
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, dtype: torch.dtype = torch.float32) -> Self:
-        """Read a local folder or a hub id.
+    def from_pretrained(cls, source: str | Path, *, dtype: torch.dtype = torch.float32, offline: bool = False) -> Self:
+        """Read a local folder or a hub id; offline, from the hub's cache only.
 
         Raises:
             WeightsNotFound: there is no CLIP vision tower.
@@ -69,7 +69,7 @@ class ClipImageEncoder:
         from transformers import CLIPVisionModelWithProjection
 
         try:
-            return cls(CLIPVisionModelWithProjection.from_pretrained(source, dtype=dtype))
+            return cls(CLIPVisionModelWithProjection.from_pretrained(source, dtype=dtype, local_files_only=offline))
         except (OSError, ValueError) as error:
             raise WeightsNotFound(
                 f"no CLIP image encoder in {source}; give the folder or hub id of one (the released checkpoints use "
@@ -89,15 +89,17 @@ class ClipImageEncoder:
         return states
 
 
-def image_encoder_for(config: ImageEncoderConfig, *, device: torch.device | str = "cpu") -> ImageEncoder:
-    """The encoder that an adapter was trained with."""
+def image_encoder_for(
+    config: ImageEncoderConfig, *, device: torch.device | str = "cpu", offline: bool = False
+) -> ImageEncoder:
+    """The encoder that an adapter was trained with; offline, nothing is downloaded."""
     if config.kind == "dlib":
         from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 
         return DlibImageEncoder(device=device)
     if config.source is None:
         raise WeightsNotFound("the adapter names no folder of its CLIP image encoder; set image_encoder.source")
-    encoder = ClipImageEncoder.from_pretrained(config.source)
+    encoder = ClipImageEncoder.from_pretrained(config.source, offline=offline)
     encoder.model.to(device)
     return encoder
 
