@@ -15,6 +15,7 @@ from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.tasks import pipeline_for, task_named
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.kept_keys import kept_keys_and_values
 
 OutputType = Literal["pil", "latent"]
 
@@ -79,7 +80,11 @@ def denoise(
     if given:
         arguments["latents"] = torch.cat(given).to(pipeline.unet.device, torch.float32)
     adapter.set_scale(settings.identity_scale or 0.0)
-    with _scheduler(runner, settings.scheduler or ""), adapter.fixed_tokens(inputs.tokens):
+    with (
+        _scheduler(runner, settings.scheduler or ""),
+        adapter.fixed_tokens(inputs.tokens),
+        kept_keys_and_values(pipeline.unet),
+    ):
         output = runner(**arguments)
     return _rendered(output, output_type=output_type)
 
