@@ -163,13 +163,16 @@ class Conditioner:
         return [by_face[id(analysis)] for analysis in analyses]
 
     def _regional(self, features: list[list[Tensor]], positions: list[list[int]]) -> "_Regional":
-        """Padded to the same number of regions; padded ones are invalid."""
+        """Region tokens of a batch; positions padded to the same number of regions, padded ones are invalid."""
         n = max(1, *(len(row) for row in positions))
         zero = self.zero_features
-        stacked = torch.stack([torch.stack([*row, *[zero] * (n - len(row))]) for row in features])
         padded = torch.tensor([[*row, *[0] * (n - len(row))] for row in positions])
         valid = torch.tensor([[index < len(row) for index in range(n)] for row in positions])
-        return _Regional(stacked, padded.to(zero.device), valid.to(zero.device))
+        images = [image for row in features for image in row]
+        tokens = None
+        if images:
+            tokens = self.adapter.facial_encoder.region_tokens(torch.stack([*images, zero]))
+        return _Regional(tokens, padded.to(zero.device), valid.to(zero.device))
 
     def _texts(
         self, prompts: Sequence[FacialPrompt], negatives: Sequence[str], regional: "_Regional"
@@ -181,10 +184,9 @@ class Conditioner:
         )
         negative_tokens = negative.tokens
         if self.adapter.config.quirks.negative_regions:
-            nothing = self.zero_features.expand_as(regional.features)
-            negative_tokens = self._fuse(negative.tokens, nothing, regional)
+            negative_tokens = self._fuse(negative.tokens, regional, nobody=True)
         return {
-            "prompt_embeds": self._fuse(full.tokens, regional.features, regional),
+            "prompt_embeds": self._fuse(full.tokens, regional),
             "text_only_embeds": bare.tokens,
             "negative_embeds": negative_tokens,
             "negative_text_only_embeds": negative_tokens,
@@ -193,10 +195,14 @@ class Conditioner:
             "negative_pooled": negative.pooled,
         }
 
-    def _fuse(self, text: Tensor, features: Tensor, regional: "_Regional") -> Tensor:
+    def _fuse(self, text: Tensor, regional: "_Regional", *, nobody: bool = False) -> Tensor:
+        """Texts with their region tokens, or at the same positions with that of the zero image."""
+        if regional.tokens is None:
+            return text
         encoder = self.adapter.facial_encoder
-        fused: Tensor = encoder(text.to(encoder.dtype), features, regional.positions, regional.valid)
-        return fused.to(text.dtype)
+        tokens, nothing = regional.tokens[:-1], regional.tokens[-1:]
+        given = nothing.expand_as(tokens) if nobody else tokens
+        return encoder.fuse(text.to(encoder.dtype), given, regional.positions, regional.valid).to(text.dtype)
 
     def _encode(self, ids: Sequence[Sequence[Tensor | None]]) -> TextEmbeddings:
         streams = [
@@ -234,9 +240,15 @@ class Conditioner:
 
 @dataclass(frozen=True)
 class _Regional:
-    """Region features of a batch, as the FacialEncoder takes them."""
+    """Region tokens of a batch, as the FacialEncoder takes them.
 
-    features: Float[Tensor, "b n t di"]
+    Attributes:
+        tokens: of every valid slot, row by row, and behind them that of the zero image; None without regions.
+        positions: of the words.
+        valid: which slots are used.
+    """
+
+    tokens: Float[Tensor, "m d"] | None
     positions: Int[Tensor, "b n"]
     valid: Bool[Tensor, "b n"]
 
