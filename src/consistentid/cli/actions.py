@@ -48,6 +48,7 @@ def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path 
             device=record.device,
             dtype=record.dtype,  # type: ignore[arg-type]
             offline=loading.offline,
+            cache=loading.cache,
         )
     )
     return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0
@@ -100,6 +101,7 @@ def _generator(loading: Loading) -> "PortraitGenerator":
         device=loading.device,
         dtype=loading.dtype,
         offline=loading.offline,
+        cache=loading.cache,
     )
 
 

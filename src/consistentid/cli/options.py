@@ -19,6 +19,7 @@ class Loading:
         batch_size: images in one denoising run; the model's preset decides when it is not given.
         offline: never download anything.
         progress: show progress bars.
+        cache: keep conditionings (no photos, but features of faces) in $CONSISTENTID_CACHE or ~/.cache/consistentid.
     """
 
     model: str | None = None
@@ -28,6 +29,7 @@ class Loading:
     batch_size: int | None = None
     offline: bool = False
     progress: bool = True
+    cache: bool = True
 
     @property
     def shows_progress(self) -> bool:

@@ -28,10 +28,12 @@ from consistentid.generation.presets import PRESETS
 from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches
 from consistentid.generation.resolve import resolved
 from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings, PortraitSettings
+from consistentid.generation.stored import conditioning_state, stored
 from consistentid.generation.tasks import task_named
 from consistentid.generation.versions import library_versions
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.tensor_cache import TensorCache, default_folder
 from consistentid.images import PhotoSource, load_photo
 from consistentid.trust.policy import PromptPolicy
 
@@ -50,6 +52,7 @@ class PortraitGenerator:
         conditioner: makes the conditioning; None for the one the adapter's configuration describes.
         policy: which prompts are accepted.
         model, adapter_source: where the weights came from, for the records.
+        cache: of conditionings and image features; by default in memory only.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class PortraitGenerator:
         policy: PromptPolicy | None = None,
         model: str = "in memory",
         adapter_source: str | None = None,
+        cache: TensorCache | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.adapter = adapter
@@ -71,7 +75,8 @@ class PortraitGenerator:
         self.adapter_source = adapter_source
         if not adapter.is_attached:
             adapter.attach(pipeline, merge_loras=True)
-        self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter)
+        self.cache = cache or TensorCache()
+        self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter, cache=self.cache)
         self._analyses: Memory[FaceAnalysis] = Memory(_REMEMBERED)
         self._embeddings: Memory[Embeddings] = Memory(_REMEMBERED)
         self._running = threading.Lock()  # identity scale, scheduler and image tokens are state of the one U-Net
@@ -87,6 +92,7 @@ class PortraitGenerator:
         offline: bool = False,
         analyzer: FaceAnalyzer | None = None,
         policy: PromptPolicy | None = None,
+        cache: bool | str | Path = True,
     ) -> Self:
         """Load a base model and an identity adapter.
 
@@ -99,6 +105,8 @@ class PortraitGenerator:
             offline: never download.
             analyzer: instead of the embedded one.
             policy: which prompts are accepted.
+            cache: keep conditionings on the disk, in `tensor_cache.default_folder()` or a folder of your choice; they
+                hold no photo, but features of the face. False: only in memory.
 
         Raises:
             WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
@@ -111,6 +119,7 @@ class PortraitGenerator:
             policy=policy,
             model=parts.model,
             adapter_source=parts.adapter_source,
+            cache=TensorCache(default_folder() if cache is True else Path(cache) if cache else None),
         )
 
     def generate(
@@ -210,8 +219,9 @@ class PortraitGenerator:
         analysis, photo, sha256 = self._analyse(request.photo, settings)
         request = replace(request, settings=settings)
         analysed = analysis_sha256(analysis)
-        key = (sha256, analysed, request.prompt, settings.negative_prompt, settings.caption, settings.regions)
-        embeddings = self._embeddings.get(key, lambda: self._embed(request, analysis))
+        asked = (sha256, analysed, request.prompt, settings.negative_prompt, settings.caption, settings.regions)
+        key = (*asked, conditioning_state(self.conditioner))
+        embeddings = self._embeddings.get(key, lambda: stored(self.cache, key, lambda: self._embed(request, analysis)))
         return PreparedRequest(request, analysis, embeddings, photo, photo_sha256=sha256, analysis_sha256=analysed)
 
     def render(

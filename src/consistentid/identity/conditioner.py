@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -13,9 +12,12 @@ from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES, REGIONS
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.cached_encoder import CachedImageEncoder
+from consistentid.identity.checksum import WeightsChecksum
 from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
 from consistentid.identity.reference import ReferenceImages, reference_images
+from consistentid.identity.tensor_cache import TensorCache
 from consistentid.identity.text import TextEmbeddings, encode_text
 from consistentid.prompting.facial_prompt import FacialPrompt, compose_facial_prompt, plain_ids
 from consistentid.prompting.style import style_named
@@ -42,6 +44,7 @@ class Conditioner:
         text_encoders: those of the base model, one or two.
         tokenizers: likewise.
         image_encoder: the one that the adapter was trained with.
+        cache: of image features; by default in memory only.
 
     Raises:
         InvalidSettings: the image encoder is not the one that the adapter was trained with.
@@ -54,6 +57,7 @@ class Conditioner:
         text_encoders: Sequence[Any],
         tokenizers: Sequence[Any],
         image_encoder: ImageEncoder,
+        cache: TensorCache | None = None,
     ) -> None:
         config = adapter.config
         if (image_encoder.hidden_size, image_encoder.num_tokens) != (config.image_dim, config.image_tokens):
@@ -65,11 +69,18 @@ class Conditioner:
         self.text_encoders = list(text_encoders)
         self.tokenizers = list(tokenizers)
         self.image_encoder = image_encoder
+        self._images = CachedImageEncoder(image_encoder, cache or TensorCache())
+        self._checksum = WeightsChecksum()
         self.style = style_named(config.quirks.prompt_style)
 
     @classmethod
     def from_pipeline(
-        cls, pipeline: Any, adapter: IdentityAdapter, *, image_encoder: ImageEncoder | None = None
+        cls,
+        pipeline: Any,
+        adapter: IdentityAdapter,
+        *,
+        image_encoder: ImageEncoder | None = None,
+        cache: TensorCache | None = None,
     ) -> Self:
         """With the text encoders of a stock pipeline, and the image encoder that the adapter's config names."""
         names = [""] if getattr(pipeline, "text_encoder_2", None) is None else ["", "_2"]
@@ -78,6 +89,7 @@ class Conditioner:
             text_encoders=[getattr(pipeline, f"text_encoder{name}") for name in names],
             tokenizers=[getattr(pipeline, f"tokenizer{name}") for name in names],
             image_encoder=image_encoder or image_encoder_for(adapter.config.image_encoder, device=pipeline.device),
+            cache=cache,
         )
 
     @torch.no_grad()
@@ -141,10 +153,18 @@ class Conditioner:
             style=self.style,
         )
 
-    @cached_property
+    @property
     def zero_features(self) -> Float[Tensor, "t di"]:
         """Hidden states of the zero image."""
-        return self._placed(zero_features(self.image_encoder))
+        return self._placed(zero_features(self._images))
+
+    def weights_checksum(self) -> str | None:
+        """Of everything that makes a conditioning; None when weights are not in memory."""
+        adapter = {key: value for key, value in self.adapter.state().items() if not key.startswith("ip_adapter.")}
+        parts = {f"text{index}": encoder.state_dict() for index, encoder in enumerate(self.text_encoders)}
+        sums = [self._checksum.of(name, tensors) for name, tensors in {"adapter": adapter, **parts}.items()]
+        sums.append(self._images.weights_checksum())
+        return None if None in sums else " ".join(map(str, sums))
 
     def _slots(self, prompt: FacialPrompt, shown: Collection[str]) -> list[tuple[str, int]]:
         """Which region's image goes to which position."""
@@ -158,7 +178,7 @@ class Conditioner:
         distinct = {id(analysis): analysis for analysis in analyses}
         images = {key: reference_images(face, self.adapter.config.quirks) for key, face in distinct.items()}
         flat = [image for reference in images.values() for image in (reference.whole, *reference.regions.values())]
-        encoded = iter(self._placed(self.image_encoder.encode(self.image_encoder.pixels(flat))))
+        encoded = iter(self._placed(self._images.encode(self._images.pixels(flat))))
         by_face = {key: _take(reference, encoded) for key, reference in images.items()}
         return [by_face[id(analysis)] for analysis in analyses]
 
