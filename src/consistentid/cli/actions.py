@@ -49,6 +49,7 @@ def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path 
             dtype=record.dtype,  # type: ignore[arg-type]
             offline=loading.offline,
             cache=loading.cache,
+            optimisation=loading.optimisation,
         )
     )
     return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0
@@ -102,6 +103,7 @@ def _generator(loading: Loading) -> "PortraitGenerator":
         dtype=loading.dtype,
         offline=loading.offline,
         cache=loading.cache,
+        optimisation=loading.optimisation,
     )
 
 

@@ -2,7 +2,11 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from consistentid.generation.optimisation import Optimisation
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -20,6 +24,7 @@ class Loading:
         offline: never download anything.
         progress: show progress bars.
         cache: keep conditionings (no photos, but features of faces) in $CONSISTENTID_CACHE or ~/.cache/consistentid.
+        optimisation: how the networks are held and run.
     """
 
     model: str | None = None
@@ -30,6 +35,7 @@ class Loading:
     offline: bool = False
     progress: bool = True
     cache: bool = True
+    optimisation: Annotated[Optimisation, Parameter(name="*")] = Optimisation()
 
     @property
     def shows_progress(self) -> bool:

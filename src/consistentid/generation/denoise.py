@@ -61,7 +61,8 @@ def denoise(
         [shot.prepared.embeddings for shot in batch],
         guidance=guidance,
         merged_from_start=merge_step < 0,
-        unet=pipeline.unet,
+        device=runner._execution_device,  # with offloading not where the U-Net is
+        dtype=pipeline.unet.dtype,
     )
     step_end = StepEnd(merged=inputs.merged, merge_step=merge_step, cancelled=cancelled, report=report)
     arguments: dict[str, Any] = {
@@ -78,7 +79,7 @@ def denoise(
         arguments["width"], arguments["height"] = settings.size
     given = [shot.latents for shot in batch if shot.latents is not None]
     if given:
-        arguments["latents"] = torch.cat(given).to(pipeline.unet.device, torch.float32)
+        arguments["latents"] = torch.cat(given).to(runner._execution_device, torch.float32)
     adapter.set_scale(settings.identity_scale or 0.0)
     with (
         _scheduler(runner, settings.scheduler or ""),

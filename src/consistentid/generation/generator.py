@@ -23,6 +23,7 @@ from consistentid.generation.embeddings import Embeddings
 from consistentid.generation.fingerprint import analysis_sha256, dtype_name, model_sha256, photo_sha256
 from consistentid.generation.loading import load_parts, quiet_loading
 from consistentid.generation.memory import Memory
+from consistentid.generation.optimisation import Optimisation, offload
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches
@@ -76,7 +77,8 @@ class PortraitGenerator:
         if not adapter.is_attached:
             adapter.attach(pipeline, merge_loras=True)
         self.cache = cache or TensorCache()
-        self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter, cache=self.cache)
+        self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter)
+        self.conditioner.keep_in(self.cache)
         self._analyses: Memory[FaceAnalysis] = Memory(_REMEMBERED)
         self._embeddings: Memory[Embeddings] = Memory(_REMEMBERED)
         self._running = threading.Lock()  # identity scale, scheduler and image tokens are state of the one U-Net
@@ -93,6 +95,7 @@ class PortraitGenerator:
         analyzer: FaceAnalyzer | None = None,
         policy: PromptPolicy | None = None,
         cache: bool | str | Path = True,
+        optimisation: Optimisation | None = None,
     ) -> Self:
         """Load a base model and an identity adapter.
 
@@ -107,12 +110,22 @@ class PortraitGenerator:
             policy: which prompts are accepted.
             cache: keep conditionings on the disk, in `tensor_cache.default_folder()` or a folder of your choice; they
                 hold no photo, but features of the face. False: only in memory.
+            optimisation: how the networks are held and run.
 
         Raises:
             WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
         """
-        parts = load_parts(model, adapter=adapter, device=device, dtype=dtype, offline=offline, analyzer=analyzer)
-        return cls(
+        optimisation = optimisation or Optimisation()
+        parts = load_parts(
+            model,
+            adapter=adapter,
+            device=device,
+            dtype=dtype,
+            offline=offline,
+            analyzer=analyzer,
+            optimisation=optimisation,
+        )
+        generator = cls(
             parts.pipeline,
             parts.adapter,
             analyzer=parts.analyzer,
@@ -121,6 +134,10 @@ class PortraitGenerator:
             adapter_source=parts.adapter_source,
             cache=TensorCache(default_folder() if cache is True else Path(cache) if cache else None),
         )
+        if optimisation.offload is not None:
+            _ = generator.weights_sha256  # while all weights are there
+            offload(parts.pipeline, optimisation, device=torch.device(device or "cpu"))
+        return generator
 
     def generate(
         self,
@@ -339,7 +356,7 @@ class PortraitGenerator:
             adapter=self.adapter_source,
             weights_sha256=self.weights_sha256,
             dtype=dtype_name(self.pipeline.unet),
-            device=str(self.pipeline.device),
+            device=str(self.pipeline._execution_device),
             threads=torch.get_num_threads(),
             batch_size=batch_size,
             batch_position=batch_position,

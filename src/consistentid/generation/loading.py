@@ -15,6 +15,7 @@ from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.bisenet import BisenetParser
 from consistentid.faces.description import TemplateDescriber
 from consistentid.faces.detection import InsightFaceDetector
+from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
 from consistentid.generation.precision import compute_in, dtype_for
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.checkpoint import load_adapter
@@ -55,10 +56,13 @@ def load_parts(
     dtype: str | torch.dtype,
     offline: bool,
     analyzer: FaceAnalyzer | None,
+    optimisation: Optimisation = Optimisation(),
 ) -> Parts:
     """See `PortraitGenerator.from_pretrained`."""
     place = torch.device(device or "cpu")
     weights = dtype_for(dtype, place)
+    check_optimisation(optimisation, device=place)
+    home = place if optimisation.offload is None else torch.device("cpu")
     source = embedded_folder() if str(model) == EMBEDDED else model
     is_folder = Path(source).is_dir()
     adapter_source = Path(adapter) if adapter is not None else Path(source) / "adapter"
@@ -68,12 +72,13 @@ def load_parts(
     with quiet_loading(bars=not is_folder):
         loaded = load_adapter(adapter_source)
         loaded.facial_encoder.to(torch.float32)
-        pipeline = _pipeline(source, offline=offline).to(place, torch.float32)
-        loaded.attach(pipeline, merge_loras=True)
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
+        pipeline = _pipeline(source, offline=offline, **loading_arguments(optimisation))
+        pipeline.to(*((home,) if optimisation.quantization else (home, torch.float32)))
+        loaded.attach(pipeline, merge_loras=optimisation.merges_loras)
+        optimise(pipeline, optimisation)
         loaded.set_scale(0.0)  # base weights and LoRAs are rounded apart, so that merging them again gives the same
-        compute_in(pipeline.unet, weights)
+        if optimisation.quantization is None:
+            compute_in(pipeline.unet, weights)
     return Parts(
         pipeline,
         loaded,
@@ -83,12 +88,12 @@ def load_parts(
     )
 
 
-def _pipeline(source: str | Path, *, offline: bool) -> Any:
+def _pipeline(source: str | Path, *, offline: bool, **options: Any) -> Any:
     """A stock pipeline from a folder or hub id."""
     from diffusers import DiffusionPipeline
 
     try:
-        return DiffusionPipeline.from_pretrained(source, local_files_only=offline)
+        return DiffusionPipeline.from_pretrained(source, local_files_only=offline, **options)
     except (OSError, ValueError) as error:
         raise WeightsNotFound(
             f"no Stable Diffusion pipeline at {source} ({error}); give a folder or a hub id"

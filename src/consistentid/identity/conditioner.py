@@ -44,7 +44,6 @@ class Conditioner:
         text_encoders: those of the base model, one or two.
         tokenizers: likewise.
         image_encoder: the one that the adapter was trained with.
-        cache: of image features; by default in memory only.
 
     Raises:
         InvalidSettings: the image encoder is not the one that the adapter was trained with.
@@ -57,7 +56,6 @@ class Conditioner:
         text_encoders: Sequence[Any],
         tokenizers: Sequence[Any],
         image_encoder: ImageEncoder,
-        cache: TensorCache | None = None,
     ) -> None:
         config = adapter.config
         if (image_encoder.hidden_size, image_encoder.num_tokens) != (config.image_dim, config.image_tokens):
@@ -69,7 +67,7 @@ class Conditioner:
         self.text_encoders = list(text_encoders)
         self.tokenizers = list(tokenizers)
         self.image_encoder = image_encoder
-        self._images = CachedImageEncoder(image_encoder, cache or TensorCache())
+        self._images = CachedImageEncoder(image_encoder, TensorCache())
         self._checksum = WeightsChecksum()
         self.style = style_named(config.quirks.prompt_style)
 
@@ -80,7 +78,6 @@ class Conditioner:
         adapter: IdentityAdapter,
         *,
         image_encoder: ImageEncoder | None = None,
-        cache: TensorCache | None = None,
     ) -> Self:
         """With the text encoders of a stock pipeline, and the image encoder that the adapter's config names."""
         names = [""] if getattr(pipeline, "text_encoder_2", None) is None else ["", "_2"]
@@ -89,8 +86,11 @@ class Conditioner:
             text_encoders=[getattr(pipeline, f"text_encoder{name}") for name in names],
             tokenizers=[getattr(pipeline, f"tokenizer{name}") for name in names],
             image_encoder=image_encoder or image_encoder_for(adapter.config.image_encoder, device=pipeline.device),
-            cache=cache,
         )
+
+    def keep_in(self, cache: TensorCache) -> None:
+        """Keep image features there from now on; without this call, in memory."""
+        self._images.cache = cache
 
     @torch.no_grad()
     def condition(

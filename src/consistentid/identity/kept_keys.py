@@ -18,7 +18,7 @@ def kept_keys_and_values(unet: nn.Module) -> Iterator[None]:
     """Let the key and value layers of a U-Net's cross-attention remember their last result, for one denoising run.
 
     They compute anew when they are given another tensor, or one that was changed, so the result is bit-equal. Weights
-    must not change meanwhile.
+    must not change meanwhile. Compiled blocks are left alone: they cannot look at tensors by identity.
     """
     replaced = []
     for layer in _key_and_value_layers(unet):
@@ -35,8 +35,9 @@ def kept_keys_and_values(unet: nn.Module) -> Iterator[None]:
 
 
 def _key_and_value_layers(unet: nn.Module) -> Iterator[Any]:
+    compiled = any(module._compiled_call_impl is not None for module in unet.modules())
     for layer in attention_layers(unet):
-        if layer.is_cross:
+        if layer.is_cross and not compiled:
             yield from (layer.module.to_k, layer.module.to_v)
             for name in ("to_k_ip", "to_v_ip"):
                 yield from getattr(layer.module.processor, name, ())
