@@ -25,8 +25,7 @@ def _full_size() -> ModuleType:
 
 
 FULL_SIZE = _full_size()
-OURS = {"image_proj": "image_proj", "image_proj_model": "image_proj", "FacialEncoder": "facial_encoder",
-        "adapter_modules": "ip_adapter"}  # fmt: skip
+OURS = {"image_proj": "image_proj", "FacialEncoder": "facial_encoder", "adapter_modules": "ip_adapter"}
 
 
 def meta_adapter(parity: ModuleType, base: str) -> IdentityAdapter:
@@ -34,7 +33,7 @@ def meta_adapter(parity: ModuleType, base: str) -> IdentityAdapter:
     manifest = parity.MANIFEST[base]
     state = {
         f"{OURS[part]}.{key}": torch.empty(shape, device="meta")
-        for part in manifest["layout"]
+        for part in OURS
         for key, shape in manifest[part].items()
     }
     return IdentityAdapter.from_state(AdapterConfig.preset(base), state, source="released")
