@@ -9,6 +9,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "2")  # read by torch and numpy when they are first imported
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,11 @@ def root() -> Path:
 def sample_photos(root: Path) -> dict[str, Path]:
     """The sample photos, by name."""
     return {path.stem: path for path in sorted((root / "examples" / "photos").glob("*.jpg"))}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache() -> Iterator[None]:
+    """Nothing is read from or written to the user's folder of conditionings."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CONSISTENTID_CACHE"] = folder
+        yield

@@ -101,6 +101,24 @@ def test_merged_loras_compute_the_same(unet, adapter, batch):
         torch.testing.assert_close(run(unet, batch, adapter=adapter), beside, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_weights_are_held_once_and_keep_their_precision(unet, adapter, dtype):
+    before = {key: value.clone() for key, value in adapter.state().items()}
+    adapter.attach(unet.to(dtype))
+    live = {value.data_ptr() for group in ("kv", "lora") for value in adapter.parameters_by_group()[group].values()}
+    held = {value.data_ptr() for key, value in adapter.state().items() if key.startswith("ip_adapter.")}
+    assert (held == live) == (dtype == torch.float32)
+    unet.to(torch.float16)  # weights of the U-Net are rounded, the adapter's are not
+    for attached in (True, False):
+        assert adapter.is_attached == attached
+        state = adapter.state()
+        assert state.keys() == before.keys()
+        assert all(torch.equal(state[key], value) for key, value in before.items())
+        if attached:
+            adapter.detach()
+
+
 @torch.no_grad()
 def test_batch_of_two_is_two_batches_of_one(unet, adapter, batch):
     adapter.attach(unet)

@@ -63,6 +63,8 @@ def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path 
             base_config=loading.base_config,
             lora=loading.lora,
             textual_inversion=loading.textual_inversion,
+            cache=loading.cache,
+            optimisation=loading.optimisation,
         )
     )
     return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0
@@ -118,6 +120,8 @@ def _generator(loading: Loading) -> "PortraitGenerator":
         base_config=loading.base_config,
         loras=loading.lora,
         textual_inversions=loading.textual_inversion,
+        cache=loading.cache,
+        optimisation=loading.optimisation,
     )
 
 

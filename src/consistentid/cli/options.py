@@ -3,7 +3,11 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from consistentid.generation.optimisation import Optimisation
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -23,6 +27,8 @@ class Loading:
         base_config: diffusers folder that configures a single file, when it is not plain SD 1.5 or SDXL.
         lora: community LoRA of the base model, FILE or FILE:WEIGHT; give several for several.
         textual_inversion: file of a word for the prompt; give several for several.
+        cache: keep conditionings (no photos, but features of faces) in $CONSISTENTID_CACHE or ~/.cache/consistentid.
+        optimisation: how the networks are held and run.
     """
 
     model: str | None = None
@@ -35,6 +41,8 @@ class Loading:
     base_config: str | None = None
     lora: tuple[str, ...] = ()
     textual_inversion: tuple[str, ...] = ()
+    cache: bool = True
+    optimisation: Annotated[Optimisation, Parameter(name="*")] = Optimisation()
 
     @property
     def shows_progress(self) -> bool:

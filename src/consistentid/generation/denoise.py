@@ -16,6 +16,7 @@ from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.tasks import pipeline_for, task_named
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.kept_keys import kept_keys_and_values
 
 OutputType = Literal["pil", "latent"]
 
@@ -64,7 +65,8 @@ def denoise(
         [shot.prepared.embeddings for shot in batch],
         guidance=guidance,
         merged_from_start=merge_step < 0,
-        unet=pipeline.unet,
+        device=runner._execution_device,  # with offloading not where the U-Net is
+        dtype=pipeline.unet.dtype,
     )
     step_end = StepEnd(merged=inputs.merged, merge_step=merge_step, cancelled=cancelled, report=report)
     arguments: dict[str, Any] = {
@@ -81,9 +83,13 @@ def denoise(
         arguments["width"], arguments["height"] = settings.size
     given = [shot.latents for shot in batch if shot.latents is not None]
     if given:
-        arguments["latents"] = torch.cat(given).to(pipeline.unet.device, torch.float32)
+        arguments["latents"] = torch.cat(given).to(runner._execution_device, torch.float32)
     adapter.set_scale(settings.identity_scale or 0.0)
-    with _scheduler(runner, settings.scheduler or ""), adapter.fixed_tokens(inputs.tokens):
+    with (
+        _scheduler(runner, settings.scheduler or ""),
+        adapter.fixed_tokens(inputs.tokens),
+        kept_keys_and_values(pipeline.unet),
+    ):
         output = runner(**arguments)
     return _rendered(output, batch, vae=pipeline.vae, output_type=output_type)
 

@@ -44,7 +44,12 @@ class PipelineInputs:
 
 
 def pipeline_inputs(
-    parts: Sequence[Embeddings], *, guidance: bool, merged_from_start: bool, unet: Any
+    parts: Sequence[Embeddings],
+    *,
+    guidance: bool,
+    merged_from_start: bool,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> PipelineInputs:
     """Join the embeddings of a batch.
 
@@ -52,9 +57,9 @@ def pipeline_inputs(
         parts: of every image.
         guidance: whether the pipeline runs the guidance branch; its half comes first in every joined tensor.
         merged_from_start: whether the region features take part in all steps.
-        unet: of the pipeline; its device, and for the tokens its type, are used.
+        device: where the pipeline computes.
+        dtype: of the U-Net, for the tokens.
     """
-    device = unet.device
     # Latents take the type of the embeddings, and schedulers need its precision, so they stay in float32.
     joined = Conditioning.cat([part.conditioning for part in parts]).to(device, torch.float32)
     tokens = torch.cat([part.identity_tokens for part in parts])
@@ -75,4 +80,4 @@ def pipeline_inputs(
         arguments["pooled_prompt_embeds"] = joined.pooled if merged_from_start else joined.text_only_pooled
         arguments["negative_pooled_prompt_embeds"] = joined.negative_pooled
         merged["add_text_embeds"] = pooled
-    return PipelineInputs(arguments, merged, tokens.to(device, unet.dtype))
+    return PipelineInputs(arguments, merged, tokens.to(device, dtype))

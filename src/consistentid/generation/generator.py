@@ -26,15 +26,18 @@ from consistentid.generation.fingerprint import analysis_sha256, dtype_name, mod
 from consistentid.generation.loading import conditioner_for, load_parts, quiet_loading
 from consistentid.generation.masks import fitted_inputs, size_like, with_automatic_mask
 from consistentid.generation.memory import Memory
+from consistentid.generation.optimisation import Optimisation, offload
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches
 from consistentid.generation.resolve import resolved
 from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings, PortraitSettings
+from consistentid.generation.stored import conditioning_state, stored
 from consistentid.generation.tasks import task_named
 from consistentid.generation.versions import library_versions
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.tensor_cache import TensorCache, default_folder
 from consistentid.images import PhotoSource, load_photo
 from consistentid.trust.policy import PromptPolicy
 
@@ -53,6 +56,7 @@ class PortraitGenerator:
         conditioner: makes the conditioning; None for the one the adapter's configuration describes.
         policy: which prompts are accepted.
         model, adapter_source: where the weights came from, for the records.
+        cache: of conditionings and image features; by default in memory only.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class PortraitGenerator:
         policy: PromptPolicy | None = None,
         model: str = "in memory",
         adapter_source: str | None = None,
+        cache: TensorCache | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.adapter = adapter
@@ -74,7 +79,9 @@ class PortraitGenerator:
         self.adapter_source = adapter_source
         if not adapter.is_attached:
             adapter.attach(pipeline, merge_loras=True)
+        self.cache = cache or TensorCache()
         self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter)
+        self.conditioner.keep_in(self.cache)
         self._analyses: Memory[FaceAnalysis] = Memory(_REMEMBERED)
         self._embeddings: Memory[Embeddings] = Memory(_REMEMBERED)
         self._running = threading.Lock()  # identity scale, scheduler and image tokens are state of the one U-Net
@@ -93,6 +100,8 @@ class PortraitGenerator:
         base_config: str | Path | None = None,
         loras: Sequence[str] = (),
         textual_inversions: Sequence[str] = (),
+        cache: bool | str | Path = True,
+        optimisation: Optimisation | None = None,
     ) -> Self:
         """Load a base model and an identity adapter.
 
@@ -110,10 +119,14 @@ class PortraitGenerator:
                 SDXL.
             loras: community LoRAs of the base model, each a file with an optional `:weight`; see `fuse_loras`.
             textual_inversions: files of words for the prompt; see `load_textual_inversions`.
+            cache: keep conditionings on the disk, in `tensor_cache.default_folder()` or a folder of your choice; they
+                hold no photo, but features of the face. False: only in memory.
+            optimisation: how the networks are held and run.
 
         Raises:
             WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
         """
+        optimisation = optimisation or Optimisation()
         parts = load_parts(
             model,
             adapter=adapter,
@@ -124,8 +137,9 @@ class PortraitGenerator:
             base_config=base_config,
             loras=loras,
             textual_inversions=textual_inversions,
+            optimisation=optimisation,
         )
-        return cls(
+        generator = cls(
             parts.pipeline,
             parts.adapter,
             analyzer=parts.analyzer,
@@ -133,7 +147,12 @@ class PortraitGenerator:
             policy=policy,
             model=parts.model,
             adapter_source=parts.adapter_source,
+            cache=TensorCache(default_folder() if cache is True else Path(cache) if cache else None),
         )
+        if optimisation.offload is not None:
+            _ = generator.weights_sha256  # while all weights are there
+            offload(parts.pipeline, optimisation, device=torch.device(device or "cpu"))
+        return generator
 
     def generate(
         self,
@@ -238,8 +257,8 @@ class PortraitGenerator:
         request = replace(request, settings=settings, inputs=inputs)
         analysed = analysis_sha256(analysis)
         text = (request.prompt, settings.negative_prompt, settings.caption, settings.clip_skip)
-        key = (sha256, analysed, text, settings.regions)
-        embeddings = self._embeddings.get(key, lambda: self._embed(request, analysis))
+        key = (sha256, analysed, text, settings.regions, conditioning_state(self.conditioner))
+        embeddings = self._embeddings.get(key, lambda: stored(self.cache, key, lambda: self._embed(request, analysis)))
         return PreparedRequest(request, analysis, embeddings, photo, sha256, analysed, blend)
 
     def render(
@@ -370,7 +389,7 @@ class PortraitGenerator:
             adapter=self.adapter_source,
             weights_sha256=self.weights_sha256,
             dtype=dtype_name(self.pipeline.unet),
-            device=str(self.pipeline.device),
+            device=str(self.pipeline._execution_device),
             threads=torch.get_num_threads(),
             batch_size=batch_size,
             batch_position=batch_position,

@@ -17,6 +17,7 @@ from consistentid.faces.description import TemplateDescriber
 from consistentid.faces.detection import InsightFaceDetector
 from consistentid.faces.ladder import LadderDetector
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
+from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
 from consistentid.generation.precision import compute_in, dtype_for
 from consistentid.generation.single_file import is_single_file, load_single_file
 from consistentid.generation.sources import encoder_source, hub_path, parser_weights
@@ -79,10 +80,13 @@ def load_parts(
     base_config: str | Path | None = None,
     loras: Sequence[str] = (),
     textual_inversions: Sequence[str] = (),
+    optimisation: Optimisation = Optimisation(),
 ) -> Parts:
     """See `PortraitGenerator.from_pretrained`."""
     place = torch.device(device or "cpu")
     weights = dtype_for(dtype, place)
+    check_optimisation(optimisation, device=place)
+    home = place if optimisation.offload is None else torch.device("cpu")
     source = embedded_folder() if str(model) == EMBEDDED else model
     is_folder = Path(source).is_dir()
     adapter_source = hub_path(adapter, offline=offline) if adapter is not None else Path(source) / "adapter"
@@ -92,14 +96,15 @@ def load_parts(
     with quiet_loading(bars=not Path(source).exists()):
         loaded = load_adapter(adapter_source)
         loaded.facial_encoder.to(torch.float32)
-        pipeline = _pipeline(source, offline=offline, config=base_config).to(place, torch.float32)
+        pipeline = _pipeline(source, offline=offline, config=base_config, **loading_arguments(optimisation))
+        pipeline.to(*((home,) if optimisation.quantization else (home, torch.float32)))
         fuse_loras(pipeline, loras, offline=offline)
         load_textual_inversions(pipeline, textual_inversions, offline=offline)
-        loaded.attach(pipeline, merge_loras=True)
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
+        loaded.attach(pipeline, merge_loras=optimisation.merges_loras)
+        optimise(pipeline, optimisation)
         loaded.set_scale(0.0)  # base weights and LoRAs are rounded apart, so that merging them again gives the same
-        compute_in(pipeline.unet, weights)
+        if optimisation.quantization is None:
+            compute_in(pipeline.unet, weights)
     return Parts(
         pipeline,
         loaded,
@@ -109,14 +114,14 @@ def load_parts(
     )
 
 
-def _pipeline(source: str | Path, *, offline: bool, config: str | Path | None) -> Any:
+def _pipeline(source: str | Path, *, offline: bool, config: str | Path | None, **options: Any) -> Any:
     """A stock pipeline from a single file, a folder or a hub id."""
     from diffusers import DiffusionPipeline
 
     if is_single_file(source):
         return load_single_file(source, config=config)
     try:
-        return DiffusionPipeline.from_pretrained(source, local_files_only=offline)
+        return DiffusionPipeline.from_pretrained(source, local_files_only=offline, **options)
     except (OSError, ValueError) as error:
         raise WeightsNotFound(
             f"no Stable Diffusion pipeline at {source} ({first_line(error)}); give a folder or a hub id"

@@ -38,8 +38,16 @@ def compute_in(module: nn.Module, dtype: torch.dtype) -> None:
     if dtype == torch.float32:
         return
 
+    text: list[tuple[Tensor, Tensor]] = []  # the last one and its cast: see identity.kept_keys
+
     def narrow(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        return _pytree.tree_map(lambda value: _cast(value, dtype), (args, kwargs))
+        given = kwargs.get("encoder_hidden_states")
+        narrowed = _pytree.tree_map(lambda value: _cast(value, dtype), (args, kwargs))
+        if isinstance(given, Tensor):
+            if not text or text[0][0] is not given:
+                text[:] = [(given, narrowed[1]["encoder_hidden_states"])]
+            narrowed[1]["encoder_hidden_states"] = text[0][1]
+        return narrowed
 
     def widen(_: nn.Module, __: Any, output: Any) -> Any:
         if isinstance(output, tuple):

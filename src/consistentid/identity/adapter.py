@@ -150,6 +150,10 @@ class IdentityAdapter:
             trainable=trainable,
             merge_loras=merge_loras,
         )
+        if not trainable:  # hold the weights once
+            image_proj, ip_adapter = self._attachment.state()
+            self._image_proj = _shared(self._image_proj, image_proj)
+            self._ip_adapter = _shared(self._ip_adapter, ip_adapter)
         self.facial_encoder.to(unet.device).requires_grad_(trainable)
         self.set_scale(self.config.identity_scale)
 
@@ -218,6 +222,14 @@ class IdentityAdapter:
         if self._attachment is None:
             raise InvalidSettings("the adapter is not attached; call attach(pipeline) first")
         return self._attachment
+
+
+def _shared(own: State, live: State) -> State:
+    """The weights inside the U-Net instead of their copies, where they are not in another precision or place."""
+    return {
+        key: live[key] if (live[key].dtype, live[key].device) == (value.dtype, value.device) else value
+        for key, value in own.items()
+    }
 
 
 def split_state(state: State) -> dict[str, State]:

@@ -88,7 +88,8 @@ class Attachment:
     def set_image_features(self, image_features: Float[Tensor, "b t di"]) -> None:
         """Give the projector the image features of the coming batch, one per sample."""
         weight = self.projector.proj_in.weight
-        self.projector.clip_embeds = image_features[:, None].to(device=weight.device, dtype=weight.dtype)
+        device = image_features.device if weight.is_meta else weight.device  # offloaded layer by layer
+        self.projector.clip_embeds = image_features[:, None].to(device=device, dtype=weight.dtype)
 
     def set_scale(self, scale: float) -> None:
         """Weight of the identity tokens; at 0 the LoRAs are off as well, so that the U-Net is its own self."""

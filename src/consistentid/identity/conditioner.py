@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -13,9 +12,12 @@ from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES, REGIONS
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.cached_encoder import CachedImageEncoder
+from consistentid.identity.checksum import WeightsChecksum
 from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
 from consistentid.identity.reference import ReferenceImages, reference_images
+from consistentid.identity.tensor_cache import TensorCache
 from consistentid.identity.text import TextEmbeddings, encode_text
 from consistentid.prompting.facial_prompt import FacialPrompt, compose_facial_prompt, plain_ids
 from consistentid.prompting.style import style_named
@@ -65,11 +67,17 @@ class Conditioner:
         self.text_encoders = list(text_encoders)
         self.tokenizers = list(tokenizers)
         self.image_encoder = image_encoder
+        self._images = CachedImageEncoder(image_encoder, TensorCache())
+        self._checksum = WeightsChecksum()
         self.style = style_named(config.quirks.prompt_style)
 
     @classmethod
     def from_pipeline(
-        cls, pipeline: Any, adapter: IdentityAdapter, *, image_encoder: ImageEncoder | None = None
+        cls,
+        pipeline: Any,
+        adapter: IdentityAdapter,
+        *,
+        image_encoder: ImageEncoder | None = None,
     ) -> Self:
         """With the text encoders of a stock pipeline, and the image encoder that the adapter's config names."""
         names = [""] if getattr(pipeline, "text_encoder_2", None) is None else ["", "_2"]
@@ -79,6 +87,10 @@ class Conditioner:
             tokenizers=[getattr(pipeline, f"tokenizer{name}") for name in names],
             image_encoder=image_encoder or image_encoder_for(adapter.config.image_encoder, device=pipeline.device),
         )
+
+    def keep_in(self, cache: TensorCache) -> None:
+        """Keep image features there from now on; without this call, in memory."""
+        self._images.cache = cache
 
     @torch.no_grad()
     def condition(
@@ -141,10 +153,18 @@ class Conditioner:
             style=self.style,
         )
 
-    @cached_property
+    @property
     def zero_features(self) -> Float[Tensor, "t di"]:
         """Hidden states of the zero image."""
-        return self._placed(zero_features(self.image_encoder))
+        return self._placed(zero_features(self._images))
+
+    def weights_checksum(self) -> str | None:
+        """Of everything that makes a conditioning; None when weights are not in memory."""
+        adapter = {key: value for key, value in self.adapter.state().items() if not key.startswith("ip_adapter.")}
+        parts = {f"text{index}": encoder.state_dict() for index, encoder in enumerate(self.text_encoders)}
+        sums = [self._checksum.of(name, tensors) for name, tensors in {"adapter": adapter, **parts}.items()]
+        sums.append(self._images.weights_checksum())
+        return None if None in sums else " ".join(map(str, sums))
 
     def _slots(self, prompt: FacialPrompt, shown: Collection[str]) -> list[tuple[str, int]]:
         """Which region's image goes to which position."""
@@ -158,18 +178,21 @@ class Conditioner:
         distinct = {id(analysis): analysis for analysis in analyses}
         images = {key: reference_images(face, self.adapter.config.quirks) for key, face in distinct.items()}
         flat = [image for reference in images.values() for image in (reference.whole, *reference.regions.values())]
-        encoded = iter(self._placed(self.image_encoder.encode(self.image_encoder.pixels(flat))))
+        encoded = iter(self._placed(self._images.encode(self._images.pixels(flat))))
         by_face = {key: _take(reference, encoded) for key, reference in images.items()}
         return [by_face[id(analysis)] for analysis in analyses]
 
     def _regional(self, features: list[list[Tensor]], positions: list[list[int]]) -> "_Regional":
-        """Padded to the same number of regions; padded ones are invalid."""
+        """Region tokens of a batch; positions padded to the same number of regions, padded ones are invalid."""
         n = max(1, *(len(row) for row in positions))
         zero = self.zero_features
-        stacked = torch.stack([torch.stack([*row, *[zero] * (n - len(row))]) for row in features])
         padded = torch.tensor([[*row, *[0] * (n - len(row))] for row in positions])
         valid = torch.tensor([[index < len(row) for index in range(n)] for row in positions])
-        return _Regional(stacked, padded.to(zero.device), valid.to(zero.device))
+        images = [image for row in features for image in row]
+        tokens = None
+        if images:
+            tokens = self.adapter.facial_encoder.region_tokens(torch.stack([*images, zero]))
+        return _Regional(tokens, padded.to(zero.device), valid.to(zero.device))
 
     def _texts(
         self, prompts: Sequence[FacialPrompt], negatives: Sequence[str], regional: "_Regional"
@@ -181,10 +204,9 @@ class Conditioner:
         )
         negative_tokens = negative.tokens
         if self.adapter.config.quirks.negative_regions:
-            nothing = self.zero_features.expand_as(regional.features)
-            negative_tokens = self._fuse(negative.tokens, nothing, regional)
+            negative_tokens = self._fuse(negative.tokens, regional, nobody=True)
         return {
-            "prompt_embeds": self._fuse(full.tokens, regional.features, regional),
+            "prompt_embeds": self._fuse(full.tokens, regional),
             "text_only_embeds": bare.tokens,
             "negative_embeds": negative_tokens,
             "negative_text_only_embeds": negative_tokens,
@@ -193,10 +215,14 @@ class Conditioner:
             "negative_pooled": negative.pooled,
         }
 
-    def _fuse(self, text: Tensor, features: Tensor, regional: "_Regional") -> Tensor:
+    def _fuse(self, text: Tensor, regional: "_Regional", *, nobody: bool = False) -> Tensor:
+        """Texts with their region tokens, or at the same positions with that of the zero image."""
+        if regional.tokens is None:
+            return text
         encoder = self.adapter.facial_encoder
-        fused: Tensor = encoder(text.to(encoder.dtype), features, regional.positions, regional.valid)
-        return fused.to(text.dtype)
+        tokens, nothing = regional.tokens[:-1], regional.tokens[-1:]
+        given = nothing.expand_as(tokens) if nobody else tokens
+        return encoder.fuse(text.to(encoder.dtype), given, regional.positions, regional.valid).to(text.dtype)
 
     def _encode(self, ids: Sequence[Sequence[Tensor | None]]) -> TextEmbeddings:
         streams = [
@@ -234,9 +260,15 @@ class Conditioner:
 
 @dataclass(frozen=True)
 class _Regional:
-    """Region features of a batch, as the FacialEncoder takes them."""
+    """Region tokens of a batch, as the FacialEncoder takes them.
 
-    features: Float[Tensor, "b n t di"]
+    Attributes:
+        tokens: of every valid slot, row by row, and behind them that of the zero image; None without regions.
+        positions: of the words.
+        valid: which slots are used.
+    """
+
+    tokens: Float[Tensor, "m d"] | None
     positions: Int[Tensor, "b n"]
     valid: Bool[Tensor, "b n"]
 

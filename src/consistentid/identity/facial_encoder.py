@@ -147,7 +147,29 @@ class FacialEncoder(ModelMixin, ConfigMixin):
         sample, slot = torch.nonzero(valid, as_tuple=True)
         if len(sample) == 0:
             return text_embeddings
+        return self.fuse(text_embeddings, self.region_tokens(region_features[sample, slot]), positions, valid)
+
+    def region_tokens(self, features: Float[Tensor, "n t di"]) -> Float[Tensor, "n d"]:
+        """The token of each region, which does not depend on the text."""
+        tokens: Tensor = self.visual_projection(features)
+        return tokens
+
+    def fuse(
+        self,
+        text_embeddings: Float[Tensor, "b l d"],
+        tokens: Float[Tensor, "n d"],
+        positions: Int[Tensor, "b r"],
+        valid: Bool[Tensor, "b r"],
+    ) -> Float[Tensor, "b l d"]:
+        """Put region tokens into texts.
+
+        Args:
+            text_embeddings: output of the text encoder(s).
+            tokens: one for every valid slot, row by row.
+            positions: see `forward`.
+            valid: likewise.
+        """
+        sample, slot = torch.nonzero(valid, as_tuple=True)
         where = positions[sample, slot]
-        tokens = self.visual_projection(region_features[sample, slot])
         fused = self.fuse_module(text_embeddings[sample, where], tokens)
         return text_embeddings.index_put((sample, where), fused.to(text_embeddings.dtype))

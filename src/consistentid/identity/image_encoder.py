@@ -83,9 +83,12 @@ class ClipImageEncoder:
 
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b t d"]:
-        """See `ImageEncoder.encode`."""
+        """See `ImageEncoder.encode`; the last layer, whose output is not asked for, does not run."""
         pixels = pixels.to(device=self.model.device, dtype=self.model.dtype)
-        states: Tensor = self.model(pixels, output_hidden_states=True).hidden_states[-2]
+        tower = self.model.vision_model
+        states: Tensor = tower.pre_layrnorm(tower.embeddings(pixels))
+        for layer in tower.encoder.layers[:-1]:
+            states = layer(states, attention_mask=None)
         return states
 
 

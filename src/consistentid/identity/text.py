@@ -33,7 +33,9 @@ def encode_text(text_encoders: Sequence[Any], ids: Sequence[Int[Tensor, "b l"]],
     """
     tokens, pooled = [], None
     for encoder, stream in zip(text_encoders, ids, strict=True):
-        output = encoder(stream.to(encoder.device), output_hidden_states=layer != -1)
+        if encoder.device.type != "meta":  # offloaded layer by layer: hooks move what is given
+            stream = stream.to(encoder.device)
+        output = encoder(stream, output_hidden_states=layer != -1)
         tokens.append(output.last_hidden_state if layer == -1 else output.hidden_states[layer])
         pooled = output.get("text_embeds")
     return TextEmbeddings(torch.cat(tokens, dim=-1), pooled)
