@@ -100,7 +100,8 @@ def test_the_prior_finds_the_person_in_the_latents() -> None:
     assert not found[:, :, 0].any()
     assert torch.cosine_similarity(found[:, :, 1:, 1:].flatten(), slope[:, :, 1:, 1:].flatten(), dim=0) > 0.99
     coordinates = (embeddings - prior.centre) @ prior.coordinates
-    assert coordinates.std(0) == pytest.approx([0.85] * 8, abs=0.15)
+    assert coordinates.shape[1] == 8
+    assert 0.5 < float(coordinates.std(0).min()) < float(coordinates.std(0).max()) < 1.05
 
 
 def test_the_posterior_trusts_the_embedding_in_noise_and_the_latents_without() -> None:

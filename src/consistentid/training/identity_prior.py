@@ -66,7 +66,8 @@ class IdentityPrior:
         residual = (flat - mean - expected[:, None]).flatten(0, 1)
         nuisance_variances, nuisance = torch.linalg.eigh(residual.T @ residual / len(residual))
         _, sizes, directions = torch.linalg.svd(expected / len(expected) ** 0.5, full_matrices=False)
-        parts = (centre, mean, slope, directions[:_DIRECTIONS].T, sizes[:_DIRECTIONS].square())
+        count = min(_DIRECTIONS, people.shape[1])
+        parts = (centre, mean, slope, directions[:count].T, sizes[:count].square())
         return cls(*(part.float().contiguous() for part in (*parts, nuisance, nuisance_variances.clamp(min=1e-4))))
 
     @property
