@@ -193,7 +193,6 @@ def _sampler(tokenizer: CLIPTokenizer, *, strangers: float = 0.0) -> StoreSample
             images=torch.zeros(n, v, 128, 128, 3, dtype=torch.uint8),
             foreground=torch.ones(n, v, 16, 16, dtype=torch.bool),
             regions=torch.ones(n, v, 5, 16, 16, dtype=torch.bool),
-            landmarks=torch.tensor([[45.0, 55], [83, 55], [64, 78], [52, 95], [76, 95]]).expand(n, v, 5, 2),
             words=words,
         ),
         references=References(

@@ -21,9 +21,8 @@ class Batch:
         region_features: hidden states of the reference's regions.
         foreground: the person in the target, at latent resolution.
         region_masks: the regions in the target, at latent resolution.
-        landmarks: of the face in the target, in pixels; for the identity loss.
-        target_identity: the recogniser's embedding of the person; for the identity loss.
-        stranger: whether the reference shows somebody else than the latents; the identity loss alone is for these.
+        target_identity: the recogniser's embedding of the person; for the identity prior.
+        stranger: whether the reference shows somebody else than the latents; these only follow the identity prior.
     """
 
     latents: Float[Tensor, "b c h w"]
@@ -35,7 +34,6 @@ class Batch:
     region_features: Float[Tensor, "b n t di"]
     foreground: Float[Tensor, "b 1 h w"]
     region_masks: Float[Tensor, "b n h w"]
-    landmarks: Float[Tensor, "b 5 2"]
     target_identity: Float[Tensor, "b d"]
     stranger: Bool[Tensor, " b"]
 

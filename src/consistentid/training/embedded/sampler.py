@@ -29,8 +29,8 @@ class StoreSampler:
         contradict: how often a reference with other hair and another mouth stands beside a text that names both:
             the text must win.
         strangers: share of the batch whose reference is somebody else than the target, half of them a blend of two
-            people. Only the identity loss looks at these: the noisy latents say nothing about whom to draw, so
-            everything must come from the reference. A man or woman asked for against the reference moves the
+            people. They only follow the identity prior, at noise so high that the latents say nothing about whom to
+            draw: everything must come from the reference. A man or woman asked for against the reference moves the
             identity that is aimed at by the mean difference.
         other_photo: how often the reference is another photo of the same person, where there is one.
         without_caption: how often the text is the prompt alone, as in the plain pipeline.
@@ -83,7 +83,6 @@ class StoreSampler:
             region_features=blend.of(self.references.regions),
             foreground=self.targets.foreground[photos, variants][:, None].float(),
             region_masks=self.targets.regions[photos, variants].float(),
-            landmarks=self.targets.landmarks[photos, variants].float(),
             target_identity=blend.at(np.where(stranger, shown, photos), 0).of(self.references.identity) + moved,
             stranger=torch.from_numpy(stranger),
         )

@@ -46,14 +46,12 @@ class Targets:
         images: RGB crops.
         foreground: the person, at latent resolution.
         regions: masks of the five regions, at latent resolution.
-        landmarks: of the face in the crop, in pixels.
         words: indices into GENDERS, EXPRESSIONS, HAIRS and BACKGROUNDS.
     """
 
     images: UInt8[Tensor, "n v 128 128 3"]
     foreground: Bool[Tensor, "n v 16 16"]
     regions: Bool[Tensor, "n v 5 16 16"]
-    landmarks: Float[Tensor, "n v 5 2"]
     words: UInt8[Tensor, "n v 4"]
 
 
@@ -118,18 +116,19 @@ def build_targets(first: int, records: Sequence[FGIDRecord], *, variants: int, s
         [_target(record, variant, np.random.default_rng((seed, index, variant))) for variant in range(variants)]
         for index, record in enumerate(records, first)
     ]
-    stacked = [[torch.stack([row[v][k] for v in range(variants)]) for row in rows] for k in range(5)]
+    stacked = [[torch.stack([row[v][k] for v in range(variants)]) for row in rows] for k in range(4)]
     return Targets(*(torch.stack(column) for column in stacked))
 
 
 def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
-    landmarks = np.array(record.landmarks)
-    square = Square.on_face(landmarks).scaled(rng.uniform(0.97, 1.03), shift=tuple(rng.normal(0, 0.006, 2)))
-    portrait, landmarks = open_portrait(record, square, SIZE), square.points(landmarks, SIZE)
+    square = Square.on_face(np.array(record.landmarks)).scaled(
+        rng.uniform(0.97, 1.03), shift=tuple(rng.normal(0, 0.006, 2))
+    )
+    portrait = open_portrait(record, square, SIZE)
     measured = measure_attributes(portrait.photo, portrait.label_map)
     hair, background = measured.hair, measured.background
     if variant % 2:
-        portrait, landmarks = portrait.mirrored(), mirror_landmarks(landmarks, SIZE)
+        portrait = portrait.mirrored()
     if variant >= 2 and hair not in (None, "bald") and rng.random() < 0.6:
         hair = str(rng.choice(list(HAIR_COLOURS)))
         portrait = recolour_hair(portrait, hair, rng)
@@ -148,7 +147,6 @@ def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple
         torch.from_numpy(portrait.photo.copy()),
         _to_latent(~np.isin(portrait.label_map, (0,))),
         torch.stack([_to_latent(masks.get(name, none)) for name in REGION_NAMES]),
-        torch.from_numpy(landmarks),
         torch.tensor(words, dtype=torch.uint8),
     )
 
