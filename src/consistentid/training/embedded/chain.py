@@ -6,12 +6,11 @@ stopped goes on from its newest checkpoint.
 
 import logging
 import shutil
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from functools import cached_property, partial, reduce
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,14 +18,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
 from consistentid.dataset.build import build_records
 from consistentid.dataset.holdout import split
 from consistentid.dataset.record import FGIDRecord
-from consistentid.devices import is_fast_in_bfloat16
 from consistentid.errors import InvalidSettings
 from consistentid.faces.crops import Square, crop_square
 from consistentid.faces.detection import DlibDetector
@@ -49,6 +46,7 @@ from consistentid.training.embedded.diffusion import (
 from consistentid.training.embedded.export import export_model
 from consistentid.training.embedded.identity_warmup import IdentityTask
 from consistentid.training.embedded.initialise import standardise_inputs
+from consistentid.training.embedded.latents import encode, latents_of
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
 from consistentid.training.embedded.sampler import StoreSampler
@@ -136,7 +134,7 @@ class Chain:
             crops, batch_size = _crops(self.training_records, _CROP_SCALE, _CROP), self.config.autoencoder.batch_size
             task = AutoencoderTask(model, crops, self._crop_landmarks, self.encoder.network, batch_size=batch_size)
             self._finish(fit(task, self.config.autoencoder.loop, folder=folder), folder)
-            model.register_to_config(scaling_factor=1 / float(_encode(model, crops[:512]).float().std()))
+            model.register_to_config(scaling_factor=1 / float(encode(model, crops[:512]).float().std()))
             _save_whole(model, folder / "final")
         source = self.config.start_from / "vae" if self.config.start_from else folder / "final"
         model = AutoencoderTiny.from_pretrained(source, torch_dtype=torch.float32)
@@ -181,17 +179,7 @@ class Chain:
                 store.save(_joined(list(pool.map(refer, starts, chunks))), folder / "references.safetensors")
         targets = store.load_targets(folder / "targets.safetensors")
         references = store.load_references(folder / "references.safetensors")
-        return targets, references, self._latents(targets, folder)
-
-    def _latents(self, targets: store.Targets, folder: Path) -> Tensor:
-        """Of all targets, made once for these images and this autoencoder."""
-        images = zlib.crc32(targets.images.numpy().data)
-        weights = (tensor.detach().contiguous().numpy() for tensor in self.autoencoder.state_dict().values())
-        path = folder / f"latents-{reduce(lambda crc, one: zlib.crc32(one, crc), weights, images):08x}.safetensors"
-        if not path.is_file():
-            latents = _encode(self.autoencoder, targets.images.flatten(0, 1)) * self.autoencoder.config.scaling_factor
-            store.save_tensors({"latents": latents.half().unflatten(0, targets.images.shape[:2])}, path)
-        return load_file(path)["latents"]
+        return targets, references, latents_of(self.autoencoder, targets.images, folder=folder)
 
     @cached_property
     def prior(self) -> IdentityPrior:
@@ -279,17 +267,6 @@ def _crops(records: list[FGIDRecord], scale: float, size: int, *, labels: bool =
         image = Image.open(record.label_map) if labels else Image.open(record.photo).convert("RGB")
         crops.append(np.asarray(crop_square(image, square, size, nearest=labels)))
     return torch.from_numpy(np.stack(crops))
-
-
-@torch.no_grad()
-def _encode(autoencoder: AutoencoderTiny, images: Tensor, *, batch: int = 64) -> Tensor:
-    """Unscaled latents of uint8 images (n, s, s, 3)."""
-    parts = []
-    for chunk in images.split(batch):
-        pixels = (chunk.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=is_fast_in_bfloat16(pixels.device)):
-            parts.append(autoencoder.encode(pixels).latents.float())
-    return torch.cat(parts)
 
 
 def _joined(parts: list[Store]) -> Store:
