@@ -1,7 +1,6 @@
 """Text from an earlier layer of the text encoder, for base models that were trained so."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from consistentid.errors import InvalidSettings
+from consistentid.identity.conditioner import Conditioner
 
 
 @dataclass
@@ -43,24 +43,21 @@ class _Skipping:
         return _Output(norm(states[-1]), states, output.get("text_embeds"))
 
 
-@contextmanager
-def skipping(conditioner: Any, layers: int) -> Iterator[None]:
-    """Let a conditioner's text encoders leave out their last layers for the length of a block.
+def without_last_layers(conditioner: Conditioner, layers: int) -> Conditioner:
+    """The conditioner with text encoders that leave out their last layers; the given one stays as it is.
 
     Args:
-        conditioner: an `identity.conditioner.Conditioner`.
-        layers: how many; 0 for none. "Clip skip 2" of other programs is 1.
+        conditioner: with all layers.
+        layers: how many to leave out; 0 for none. "Clip skip 2" of other programs is 1.
 
     Raises:
         InvalidSettings: a text encoder has no so many layers.
     """
-    encoders = conditioner.text_encoders
-    least = min(encoder.config.num_hidden_layers for encoder in encoders)
+    least = min(encoder.config.num_hidden_layers for encoder in conditioner.text_encoders)
     if layers >= least:
         raise InvalidSettings(f"clip_skip {layers} must be less than {least}, the layers of the text encoder")
-    if layers:
-        conditioner.text_encoders = [_Skipping(encoder, layers) for encoder in encoders]
-    try:
-        yield
-    finally:
-        conditioner.text_encoders = encoders
+    if layers == 0:
+        return conditioner
+    shorter = copy(conditioner)
+    shorter.text_encoders = [_Skipping(encoder, layers) for encoder in conditioner.text_encoders]
+    return shorter

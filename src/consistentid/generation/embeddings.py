@@ -1,6 +1,7 @@
 """What a stock pipeline is given for a batch: embeddings before and after the merge step, and identity tokens."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from consistentid.identity.conditioner import Conditioning
+from consistentid.faces.analysis import FaceAnalysis
+from consistentid.generation.additions import expanded
+from consistentid.generation.clip_skip import without_last_layers
+from consistentid.generation.settings import GenerationSettings
+from consistentid.identity.conditioner import Conditioner, Conditioning
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +31,42 @@ class Embeddings:
     conditioning: Conditioning
     identity_tokens: Float[Tensor, "b 4 d"]
     negative_identity_tokens: Float[Tensor, "b 4 d"]
+
+
+def embed(
+    analysis: FaceAnalysis,
+    prompt: str,
+    settings: GenerationSettings,
+    *,
+    pipeline: Any,
+    conditioner: Conditioner,
+    idle: AbstractContextManager[Any],
+) -> Embeddings:
+    """Embeddings of one photo and prompt, for a batch of one, so that they do not depend on what else is asked for.
+
+    Args:
+        analysis: of the photo.
+        prompt: as the user wrote it.
+        settings: complete ones.
+        pipeline: knows the words of textual inversions.
+        conditioner: makes the conditioning.
+        idle: entered while the projector, which belongs to the U-Net, is used.
+
+    Raises:
+        InvalidSettings: the caption, the regions or `clip_skip` do not fit.
+    """
+    conditioning = without_last_layers(conditioner, settings.clip_skip).condition(
+        analysis,
+        expanded(pipeline, prompt),
+        negative_prompt=expanded(pipeline, settings.negative_prompt),
+        caption=settings.caption,
+        regions=settings.regions,
+    )
+    adapter = conditioner.adapter
+    with idle, torch.no_grad():
+        tokens = adapter.identity_tokens(conditioning.identity, conditioning.image_features)
+        negative = adapter.identity_tokens(conditioning.negative_identity, conditioning.negative_image_features)
+    return Embeddings(conditioning, tokens, negative)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,35 +15,32 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
-from consistentid.generation.additions import expanded
+from consistentid.generation.analyses import AnalysedPhoto, Analyses
 from consistentid.generation.callbacks import Cancel, StepReport, Stop, as_cancel, raise_if
-from consistentid.generation.clip_skip import skipping
 from consistentid.generation.denoise import OutputType, Rendered, denoise
-from consistentid.generation.embeddings import Embeddings
+from consistentid.generation.embeddings import Embeddings, embed
 from consistentid.generation.fingerprint import analysis_sha256, dtype_name, model_sha256, photo_sha256
-from consistentid.generation.loading import conditioner_for, load_parts, quiet_loading
-from consistentid.generation.masks import fitted_inputs, size_like, with_automatic_mask
+from consistentid.generation.loading import conditioner_for, load_parts
+from consistentid.generation.masks import fitted_inputs, with_automatic_mask
 from consistentid.generation.memory import Memory
 from consistentid.generation.optimisation import Optimisation, offload
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches
-from consistentid.generation.resolve import resolved
-from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings, PortraitSettings
+from consistentid.generation.resolve import resolved_request
+from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
 from consistentid.generation.stored import conditioning_state, stored
 from consistentid.generation.tasks import task_named
-from consistentid.generation.versions import library_versions
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
 from consistentid.identity.tensor_cache import TensorCache, default_folder
-from consistentid.images import PhotoSource, load_photo
+from consistentid.images import PhotoSource
 from consistentid.trust.policy import PromptPolicy
 
 logger = logging.getLogger(__name__)
 
-_REMEMBERED = 64  # analyses and conditionings kept in memory
+_REMEMBERED = 64  # conditionings kept in memory
 
 
 class PortraitGenerator:
@@ -73,7 +70,6 @@ class PortraitGenerator:
     ) -> None:
         self.pipeline = pipeline
         self.adapter = adapter
-        self.analyzer = analyzer
         self.policy = policy or PromptPolicy()
         self.model = model
         self.adapter_source = adapter_source
@@ -82,7 +78,7 @@ class PortraitGenerator:
         self.cache = cache or TensorCache()
         self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter)
         self.conditioner.keep_in(self.cache)
-        self._analyses: Memory[FaceAnalysis] = Memory(_REMEMBERED)
+        self._analyses = Analyses(analyzer)
         self._embeddings: Memory[Embeddings] = Memory(_REMEMBERED)
         self._running = threading.Lock()  # identity scale, scheduler and image tokens are state of the one U-Net
 
@@ -214,6 +210,11 @@ class PortraitGenerator:
             progress=progress,
         )[0]
 
+    @property
+    def analyzer(self) -> FaceAnalyzer | None:
+        """What finds the face."""
+        return self._analyses.analyzer
+
     def generate_batch(self, requests: Sequence[GenerationRequest], **options: Any) -> list[list[Portrait]]:
         """Portraits of many requests; images with equal settings share denoising runs. Options as in `render`."""
         return self.render([self.prepare(request) for request in requests], **options)
@@ -249,17 +250,40 @@ class PortraitGenerator:
         self.policy.check(request.prompt)
         self.policy.check(request.settings.caption or "")
         settings = self._resolved(request)
-        analysis, photo, sha256 = self._analyse(request.photo, settings)
-        fitted = fitted_inputs(request.inputs, task=task_named(request.task), size=settings.size or (8, 8))
+        analysed = self._analyses.of(request.photo, settings)
+        size = settings.size or (8, 8)
         inputs, blend = with_automatic_mask(
-            fitted, own=analysis, size=settings.size or (8, 8), analyse=self._analyse_target
+            fitted_inputs(request.inputs, task=task_named(request.task), size=size),
+            own=analysed.analysis,
+            size=size,
+            analyse=lambda picture: self._analyses.of(picture, GenerationSettings()).analysis,
         )
-        request = replace(request, settings=settings, inputs=inputs)
-        analysed = analysis_sha256(analysis)
-        text = (request.prompt, settings.negative_prompt, settings.caption, settings.clip_skip)
-        key = (sha256, analysed, text, settings.regions, conditioning_state(self.conditioner))
-        embeddings = self._embeddings.get(key, lambda: stored(self.cache, key, lambda: self._embed(request, analysis)))
-        return PreparedRequest(request, analysis, embeddings, photo, sha256, analysed, blend)
+        return PreparedRequest(
+            replace(request, settings=settings, inputs=inputs),
+            analysed.analysis,
+            self._embedded(request.prompt, settings, analysed),
+            analysed.path,
+            analysed.sha256,
+            analysis_sha256(analysed.analysis),
+            blend,
+        )
+
+    def _embedded(self, prompt: str, settings: GenerationSettings, photo: AnalysedPhoto) -> Embeddings:
+        text = (prompt, settings.negative_prompt, settings.caption, settings.clip_skip)
+        state = conditioning_state(self.conditioner)
+        key = (photo.sha256, analysis_sha256(photo.analysis), text, settings.regions, state)
+
+        def compute() -> Embeddings:
+            return embed(
+                photo.analysis,
+                prompt,
+                settings,
+                pipeline=self.pipeline,
+                conditioner=self.conditioner,
+                idle=self._running,
+            )
+
+        return self._embeddings.get(key, lambda: stored(self.cache, key, compute))
 
     def render(
         self,
@@ -311,80 +335,14 @@ class PortraitGenerator:
             )
 
     def _resolved(self, request: GenerationRequest) -> GenerationSettings:
-        task = task_named(request.task)
-        task.check(request.task, request.inputs, components=request.components)
-        settings = resolved(
-            request.settings,
-            preset=PRESETS[self.adapter.config.base],
-            config=self.adapter.config,
-            pipeline=self.pipeline,
-        )
-        picture = request.inputs.get("image", request.photo)
-        if task.keeps_proportions and request.settings.size is None and isinstance(picture, FaceAnalysis | PhotoSource):
-            shown = picture.image if isinstance(picture, FaceAnalysis) else picture
-            size = size_like(shown, like=settings.size or (8, 8), multiple=self.pipeline.vae_scale_factor)
-            settings = settings.model_copy(update={"size": size})
-        if request.latents is not None and len(request.latents) != settings.num_images:
-            raise InvalidSettings(f"{len(request.latents)} latents were given for {settings.num_images} images")
-        return settings
-
-    def _analyse(
-        self, photo: PhotoSource | FaceAnalysis, settings: GenerationSettings
-    ) -> tuple[FaceAnalysis, str | None, str]:
-        """The analysis, the photo's path if it has one, and the hash of its pixels."""
-        if isinstance(photo, FaceAnalysis):
-            return photo, None, photo_sha256(photo.photo)
-        analyzer = self.analyzer
-        if analyzer is None:
-            raise InvalidSettings(
-                "this generator has no face analyzer: an official adapter needs face_parsing.pth beside it "
-                "(`consistentid weights fetch` gets it); else give analyzer=, or a finished FaceAnalysis"
-            )
-        path = str(Path(photo).resolve()) if isinstance(photo, str | Path) else None
-        image = load_photo(photo)
-        sha256 = photo_sha256(np.asarray(image))
-        if path is not None:
-            image.filename = path  # type: ignore[attr-defined]  # so that messages name the file
-        with quiet_loading():  # parsers load on first use
-            analysis = self._analyses.get((sha256, settings.face), lambda: analyzer.analyze(image, face=settings.face))
-        return analysis, path, sha256
-
-    def _analyse_target(self, picture: PhotoSource | FaceAnalysis) -> FaceAnalysis:
-        """The largest face of a picture that is inpainted."""
-        return self._analyse(picture, GenerationSettings())[0]
-
-    def _embed(self, request: GenerationRequest, analysis: FaceAnalysis) -> Embeddings:
-        """Always for a batch of one, so that it does not depend on what else is asked for."""
-        with skipping(self.conditioner, request.settings.clip_skip):
-            conditioning = self.conditioner.condition(
-                analysis,
-                expanded(self.pipeline, request.prompt),
-                negative_prompt=expanded(self.pipeline, request.settings.negative_prompt),
-                caption=request.settings.caption,
-                regions=request.settings.regions,
-            )
-        with self._running, torch.no_grad():
-            tokens = self.adapter.identity_tokens(conditioning.identity, conditioning.image_features)
-            negative = self.adapter.identity_tokens(
-                conditioning.negative_identity, conditioning.negative_image_features
-            )
-        return Embeddings(conditioning, tokens, negative)
+        config = self.adapter.config
+        return resolved_request(request, preset=PRESETS[config.base], config=config, pipeline=self.pipeline)
 
     def _portrait(self, shot: Shot, rendered: Rendered, *, batch_size: int, batch_position: int) -> Portrait:
-        prepared, request = shot.prepared, shot.prepared.request
-        facial_prompt = prepared.embeddings.conditioning.facial_prompts[0]
+        request = shot.prepared.request
         if rendered.withheld:
             logger.warning("the safety checker blacked image %d of %r", shot.index, request.prompt)
-        settings = PortraitSettings(
-            **prepared.settings.model_dump(),
-            prompt=request.prompt,
-            task=request.task,
-            index=shot.index,
-            photo=prepared.photo,
-            photo_sha256=prepared.photo_sha256,
-            analysis_sha256=prepared.analysis_sha256,
-            facial_prompt=facial_prompt.text_only,
-            regions_used=facial_prompt.regions,
+        settings = shot.record(
             model=self.model,
             adapter=self.adapter_source,
             weights_sha256=self.weights_sha256,
@@ -393,7 +351,5 @@ class PortraitGenerator:
             threads=torch.get_num_threads(),
             batch_size=batch_size,
             batch_position=batch_position,
-            made_here=request.latents is None and request.task == TEXT_TO_IMAGE,
-            versions=library_versions(),
         )
         return Portrait(settings, rendered.picture, rendered.latents, rendered.withheld)

@@ -10,7 +10,8 @@ from torch import Tensor
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.embeddings import Embeddings
 from consistentid.generation.masks import Blend
-from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
+from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings, PortraitSettings
+from consistentid.generation.versions import library_versions
 from consistentid.images import PhotoSource
 
 
@@ -88,6 +89,29 @@ class Shot:
         """Given start noise of this image."""
         given = self.prepared.request.latents
         return None if given is None else given[self.index : self.index + 1]
+
+    def record(self, **run: Any) -> PortraitSettings:
+        """Everything needed to make this image again.
+
+        Args:
+            **run: which weights, machine and batch: the other fields of `PortraitSettings`.
+        """
+        prepared, request = self.prepared, self.prepared.request
+        facial_prompt = prepared.embeddings.conditioning.facial_prompts[0]
+        return PortraitSettings(
+            **prepared.settings.model_dump(),
+            prompt=request.prompt,
+            task=request.task,
+            index=self.index,
+            photo=prepared.photo,
+            photo_sha256=prepared.photo_sha256,
+            analysis_sha256=prepared.analysis_sha256,
+            facial_prompt=facial_prompt.text_only,
+            regions_used=facial_prompt.regions,
+            made_here=request.latents is None and request.task == TEXT_TO_IMAGE,
+            versions=library_versions(),
+            **run,
+        )
 
     @property
     def run_key(self) -> tuple[object, ...]:

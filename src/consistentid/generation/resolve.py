@@ -3,10 +3,36 @@
 from typing import Any
 
 from consistentid.errors import InvalidSettings
+from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES
+from consistentid.generation.masks import size_like
 from consistentid.generation.presets import Preset
+from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
+from consistentid.generation.tasks import task_named
 from consistentid.identity.config import AdapterConfig
+from consistentid.images import PhotoSource
+
+
+def resolved_request(
+    request: GenerationRequest, *, preset: Preset, config: AdapterConfig, pipeline: Any
+) -> GenerationSettings:
+    """A request's settings as in `resolved`, its size fitted to the picture where the task keeps proportions.
+
+    Raises:
+        InvalidSettings: the request does not fit the task or the model.
+    """
+    task = task_named(request.task)
+    task.check(request.task, request.inputs, components=request.components)
+    settings = resolved(request.settings, preset=preset, config=config, pipeline=pipeline)
+    picture = request.inputs.get("image", request.photo)
+    if task.keeps_proportions and request.settings.size is None and isinstance(picture, FaceAnalysis | PhotoSource):
+        shown = picture.image if isinstance(picture, FaceAnalysis) else picture
+        size = size_like(shown, like=settings.size or (8, 8), multiple=pipeline.vae_scale_factor)
+        settings = settings.model_copy(update={"size": size})
+    if request.latents is not None and len(request.latents) != settings.num_images:
+        raise InvalidSettings(f"{len(request.latents)} latents were given for {settings.num_images} images")
+    return settings
 
 
 def resolved(
