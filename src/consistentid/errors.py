@@ -47,3 +47,8 @@ class NumbersOverflowed(ConsistentIDError):
 
 class NotReproducible(ConsistentIDError):
     """A portrait cannot be made again here: its photo, its weights or its record differ."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; libraries go on with advice."""
+    return str(error).strip().partition("\n")[0]

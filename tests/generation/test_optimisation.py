@@ -45,6 +45,11 @@ def test_self_attention_is_sliced_and_restored(load) -> None:
     assert not any(isinstance(processor, SlicedAttnProcessor) for processor in unet.attn_processors.values())
 
 
+def test_a_single_file_is_not_packed(tmp_path) -> None:
+    with pytest.raises(InvalidSettings, match="not as one file"):
+        PortraitGenerator.from_pretrained(tmp_path / "base.safetensors", optimisation=Optimisation(quantization="8bit"))
+
+
 def test_vae_slicing_and_tiling(load) -> None:
     vae = load(vae_slicing=True, vae_tiling=True).pipeline.vae
     assert (vae.use_slicing, vae.use_tiling) == (True, True)

@@ -9,9 +9,9 @@ from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
 from consistentid.generation.fingerprint import photo_sha256
 from consistentid.generation.loading import quiet_loading
-from consistentid.generation.memory import Memory
 from consistentid.generation.settings import GenerationSettings
 from consistentid.images import PhotoSource, load_photo
+from consistentid.memory import Memory
 
 _REMEMBERED = 64
 

@@ -23,7 +23,6 @@ from consistentid.generation.embeddings import Embeddings, embed
 from consistentid.generation.fingerprint import analysis_sha256, dtype_name, model_sha256, photo_sha256
 from consistentid.generation.loading import conditioner_for, load_parts
 from consistentid.generation.masks import fitted_inputs, with_automatic_mask
-from consistentid.generation.memory import Memory
 from consistentid.generation.optimisation import Optimisation, offload
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
@@ -36,6 +35,7 @@ from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
 from consistentid.identity.tensor_cache import TensorCache, default_folder
 from consistentid.images import PhotoSource
+from consistentid.memory import Memory
 from consistentid.trust.policy import PromptPolicy
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from consistentid.errors import WeightsNotFound
+from consistentid.errors import WeightsNotFound, first_line
 from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.bisenet import BisenetParser
 from consistentid.faces.description import TemplateDescriber
@@ -85,7 +85,7 @@ def load_parts(
     """See `PortraitGenerator.from_pretrained`."""
     place = torch.device(device or "cpu")
     weights = dtype_for(dtype, place)
-    check_optimisation(optimisation, device=place)
+    check_optimisation(optimisation, device=place, single_file=is_single_file(model))
     home = place if optimisation.offload is None else torch.device("cpu")
     source = embedded_folder() if str(model) == EMBEDDED else model
     is_folder = Path(source).is_dir()
@@ -146,11 +146,6 @@ def load_controlnets(sources: Sequence[str], *, offline: bool) -> list[Any]:
                 f"no ControlNet at {source} ({first_line(error)}); give a folder or a hub id"
             ) from error
     return networks
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first; libraries go on with advice."""
-    return str(error).strip().partition("\n")[0]
 
 
 @contextmanager

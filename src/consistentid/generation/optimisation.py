@@ -41,16 +41,20 @@ class Optimisation(BaseModel):
         return self.quantization is None and self.offload != "sequential"
 
 
-def check_optimisation(chosen: Optimisation, *, device: "torch.device") -> None:
+def check_optimisation(chosen: Optimisation, *, device: "torch.device", single_file: bool = False) -> None:
     """Refuse what the machine cannot do, before anything is loaded.
 
     Raises:
-        InvalidSettings: there is no accelerator to offload from, or a package is missing.
+        InvalidSettings: there is no accelerator to offload from, a package is missing, or options exclude each other.
     """
     if chosen.offload is not None and device.type == "cpu":
         raise InvalidSettings(
             f"offload={chosen.offload} moves weights between the CPU and an accelerator; choose one, such as "
             "device=cuda, or leave offload out"
+        )
+    if chosen.quantization is not None and single_file:
+        raise InvalidSettings(
+            f"quantization={chosen.quantization} needs the base model as a folder or a hub id, not as one file"
         )
     if chosen.quantization is not None and find_spec("bitsandbytes") is None:
         raise InvalidSettings(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from consistentid.errors import WeightsNotFound
+from consistentid.errors import WeightsNotFound, first_line
 from consistentid.generation.base_layouts import LAYOUTS, BaseLayout, write_layout
 from consistentid.identity.adapter import check_shapes
 
@@ -46,8 +46,7 @@ def load_single_file(path: str | Path, *, config: str | Path | None = None) -> A
         except KeyError as error:
             raise WeightsNotFound(f"{path} is no whole {base} model: missing {error.args[0]}") from error
         except (OSError, RuntimeError, ValueError, NotImplementedError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise WeightsNotFound(f"{path} cannot be loaded as a {base} model ({reason})") from error
+            raise WeightsNotFound(f"{path} cannot be loaded as a {base} model ({first_line(error)})") from error
     _check_text_encoders(pipeline, source=path)
     return pipeline
 

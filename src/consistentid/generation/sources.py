@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from consistentid.errors import InvalidSettings, WeightsNotFound
+from consistentid.errors import InvalidSettings, WeightsNotFound, first_line
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _folder(source: Source, *, offline: bool) -> Path:
     try:
         folder = Path(snapshot_download(source.repository, allow_patterns=list(source.files), local_files_only=offline))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = "it is not in the hub's cache and --offline was given" if offline else str(error).partition("\n")[0]
+        reason = "it is not in the hub's cache and --offline was given" if offline else first_line(error)
         raise WeightsNotFound(f"cannot get the {source.part} from {source.repository}: {reason}") from error
     missing = [file for file in source.files if not any(folder.glob(file))]
     if missing:

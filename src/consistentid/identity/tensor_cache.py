@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import tempfile
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from consistentid.identity.checksum import checksum
+from consistentid.memory import Memory
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,8 @@ class TensorCache:
 
     def __init__(self, folder: Path | None = None, *, in_memory: int = 4, on_disk: int = 256) -> None:
         self.folder = folder
-        self.in_memory = in_memory
         self.on_disk = on_disk
-        self._values: OrderedDict[str, Tensors] = OrderedDict()
+        self._values: Memory[Tensors] = Memory(in_memory)
 
     def get(self, key: object, compute: Callable[[], Tensors], *, keep_file: bool = True) -> Tensors:
         """The tensors of a key.
@@ -58,18 +57,16 @@ class TensorCache:
             The tensors, to be read only; from the disk they come on the CPU.
         """
         name = hashlib.sha256(repr(key).encode()).hexdigest()
-        if name in self._values:
-            self._values.move_to_end(name)
-            return self._values[name]
         folder = self.folder if keep_file else None
-        value = None if folder is None else _read(folder / f"{name}.safetensors")
+        path = None if folder is None else folder / f"{name}.safetensors"
+        return self._values.get(name, lambda: self._from_disk(path, compute))
+
+    def _from_disk(self, path: Path | None, compute: Callable[[], Tensors]) -> Tensors:
+        value = None if path is None else _read(path)
         if value is None:
             value = compute()
-            if folder is not None:
-                self._write(folder / f"{name}.safetensors", value)
-        self._values[name] = value
-        if len(self._values) > self.in_memory:
-            self._values.popitem(last=False)
+            if path is not None:
+                self._write(path, value)
         return value
 
     def _write(self, path: Path, value: Tensors) -> None:
