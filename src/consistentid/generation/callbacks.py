@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from consistentid.errors import GenerationCancelled
-from consistentid.generation.health import check_finite
+from consistentid.generation.overflow import check_finite
 
 Cancel = Callable[[], bool]
 

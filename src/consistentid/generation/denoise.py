@@ -11,9 +11,10 @@ from torch import Tensor
 
 from consistentid.generation.callbacks import Cancel, StepEnd, StepReport
 from consistentid.generation.embeddings import pipeline_inputs
-from consistentid.generation.health import check_picture
+from consistentid.generation.overflow import check_picture
 from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
+from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import pipeline_for, task_named
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.kept_keys import kept_keys_and_values
@@ -54,44 +55,65 @@ def denoise(
         NumbersOverflowed: a picture would be black.
     """
     request, settings = batch[0].prepared.request, batch[0].prepared.settings
-    task = task_named(request.task)
-    runner = pipeline_for(task, pipeline, components=request.components)
+    runner = pipeline_for(task_named(request.task), pipeline, components=request.components)
     runner.set_progress_bar_config(disable=True)
-    # Models distilled for few steps read the guidance scale instead of running a guidance branch.
-    reads_guidance = pipeline.unet.config.time_cond_proj_dim is not None
-    guidance = settings.guidance is not None and settings.guidance > 1 and not reads_guidance
+    guidance = _guidance_scale(pipeline, settings)
     merge_step = settings.merge_step if isinstance(settings.merge_step, int) else -1
     inputs = pipeline_inputs(
         [shot.prepared.embeddings for shot in batch],
-        guidance=guidance,
+        guidance=guidance.branch,
         merged_from_start=merge_step < 0,
         device=runner._execution_device,  # with offloading not where the U-Net is
         dtype=pipeline.unet.dtype,
     )
     step_end = StepEnd(merged=inputs.merged, merge_step=merge_step, cancelled=cancelled, report=report)
-    arguments: dict[str, Any] = {
-        **request.inputs,
-        **inputs.arguments,
-        "num_inference_steps": settings.steps,
-        "guidance_scale": settings.guidance if guidance or reads_guidance else 1.0,
-        "generator": [torch.Generator().manual_seed(shot.seed) for shot in batch],
-        "callback_on_step_end": step_end,
-        "callback_on_step_end_tensor_inputs": step_end.tensor_names,
-        "output_type": output_type,
-    }
-    if task.sized and settings.size is not None:
-        arguments["width"], arguments["height"] = settings.size
-    given = [shot.latents for shot in batch if shot.latents is not None]
-    if given:
-        arguments["latents"] = torch.cat(given).to(runner._execution_device, torch.float32)
     adapter.set_scale(settings.identity_scale or 0.0)
     with (
         _scheduler(runner, settings.scheduler or ""),
         adapter.fixed_tokens(inputs.tokens),
         kept_keys_and_values(pipeline.unet),
     ):
-        output = runner(**arguments)
+        output = runner(
+            **_asked(batch, device=runner._execution_device),
+            **inputs.arguments,
+            guidance_scale=guidance.scale,
+            callback_on_step_end=step_end,
+            callback_on_step_end_tensor_inputs=step_end.tensor_names,
+            output_type=output_type,
+        )
     return _rendered(output, batch, vae=pipeline.vae, output_type=output_type)
+
+
+@dataclass(frozen=True)
+class _Guidance:
+    """What a pipeline is given as its scale, and whether it runs the guidance branch."""
+
+    scale: float
+    branch: bool
+
+
+def _guidance_scale(pipeline: Any, settings: GenerationSettings) -> _Guidance:
+    """Models distilled for few steps read the scale instead of running the branch."""
+    scale = settings.guidance or 0.0
+    if pipeline.unet.config.time_cond_proj_dim is not None:
+        return _Guidance(scale, branch=False)
+    return _Guidance(max(scale, 1.0), branch=scale > 1)
+
+
+def _asked(batch: Sequence[Shot], *, device: torch.device) -> dict[str, Any]:
+    """Arguments of the pipeline that come from the requests alone."""
+    request, settings = batch[0].prepared.request, batch[0].prepared.settings
+    arguments: dict[str, Any] = {
+        **request.inputs,
+        "num_inference_steps": settings.steps,
+        "generator": [torch.Generator().manual_seed(shot.seed) for shot in batch],
+    }
+    if task_named(request.task).sized and settings.size is not None:
+        arguments["width"], arguments["height"] = settings.size
+    given = [shot.latents for shot in batch if shot.latents is not None]
+    if given:
+        arguments["latents"] = torch.cat(given).to(device, torch.float32)
+    return arguments
 
 
 @contextmanager
