@@ -52,7 +52,8 @@ class PortraitGenerator:
         analyzer: finds the face; without it only finished analyses are accepted.
         conditioner: makes the conditioning; None for the one the adapter's configuration describes.
         policy: which prompts are accepted.
-        model, adapter_source: where the weights came from, for the records.
+        model: where the base model came from, for the records.
+        adapter_source: likewise the adapter.
         cache: of conditionings and image features; by default in memory only.
     """
 
