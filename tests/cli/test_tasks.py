@@ -86,6 +86,7 @@ def test_a_lora_and_a_word(run: Run, model: Path, photo: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--mask", "hiar"], "hiar does not exist, and is no automatic mask; those are"),
         (["--task", "sculpture"], "there is no task 'sculpture'"),
         (["--task", "controlnet", "--image", "{photo}"], "needs the component controlnet"),
         (["--task", "controlnet", "--controlnet", "nowhere"], "no ControlNet at nowhere"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from consistentid.cli.options import TaskInputs
+from consistentid.errors import InvalidSettings
 from consistentid.generation.loading import load_controlnets
 from consistentid.generation.masks import MASK_NAMES
 from consistentid.generation.settings import TEXT_TO_IMAGE
@@ -61,4 +62,6 @@ def components_of(work: TaskInputs, *, offline: bool) -> dict[str, Any]:
 def _mask(name: str | None) -> Any:
     if name is None or name in MASK_NAMES:
         return name
+    if not Path(name).exists():
+        raise InvalidSettings(f"{name} does not exist, and is no automatic mask; those are {', '.join(MASK_NAMES)}")
     return load_photo(name).convert("L")
