@@ -57,7 +57,6 @@ def _tiny(target: Path, source: Path) -> Path:
         values["autoencoder"],
         values["parser"],
         values["text"],
-        values["tokens"],
         *values["diffusion"].values(),
     ):
         stage["batch_size"] = 2

@@ -1,21 +1,24 @@
-"""How likeness is taught: strangers, the identity prior, the scale of the inputs, the warm-up of the tokens."""
+"""How likeness is taught: strangers, the identity prior, the scale of the inputs."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from transformers import CLIPTokenizer
 
+from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.training.embedded.captions import corpus
 from consistentid.training.embedded.config import AdapterSizes
 from consistentid.training.embedded.diffusion import facial_prompt_tokenizer, new_models
-from consistentid.training.embedded.identity_warmup import IdentityTask
-from consistentid.training.embedded.initialise import standardise_inputs
+from consistentid.training.embedded.initialise import awaken, standardise_inputs
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.sampler import StoreSampler
-from consistentid.training.embedded.store import GENDERS, References, Targets, fit_prior
+from consistentid.training.embedded.store import GENDERS, MIXED_REGIONS, References, Targets, fit_prior
 from consistentid.training.identity_prior import IdentityPrior
+from consistentid.training.latent_regression import Told
 from consistentid.training.step import StepConfig, TrainingModels, spread, training_step
 
 _PHOTOS, _VIEWS, _BATCH = 6, 2, 4
@@ -65,23 +68,80 @@ def test_the_noise_loss_does_not_see_strangers(models: TrainingModels, tokenizer
     assert torch.allclose(losses[0].noise, losses[1].noise, rtol=1e-4)
 
 
-def test_strangers_are_told_by_the_prior_at_high_noise(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
-    sampler = _sampler(tokenizer, strangers=0.75)
+def test_strangers_share_their_noisy_latents_with_an_own_sample(tokenizer: CLIPTokenizer) -> None:
+    batch = _sampler(tokenizer, strangers=0.5).draw(8, torch.Generator().manual_seed(0))
+    assert torch.equal(batch.latents[:4], batch.latents[4:])
+    assert torch.equal(batch.region_masks[:4], batch.region_masks[4:])
+    assert not torch.equal(batch.identity_embedding[:4], batch.identity_embedding[4:])
+
+
+@pytest.mark.parametrize("weights", [{"prior_weight": 1, "stranger_from": 0}, {"contrast_weight": 1}])
+def test_strangers_are_told_by_the_prior(
+    models: TrainingModels, tokenizer: CLIPTokenizer, weights: dict[str, float]
+) -> None:
+    sampler = _sampler(tokenizer, strangers=0.5)
     prior = fit_prior(sampler.targets, sampler.references, sampler.latents)
-    config = StepConfig(**_KEEP_ALL, localisation_weight=0, prior_weight=1, prior_from=0.99, timestep_power=1)
+    config = StepConfig(**_KEEP_ALL, **weights, localisation_weight=0, prior_from=0.99)
     batch = sampler.draw(_BATCH, torch.Generator().manual_seed(0))
+    models.unet.zero_grad()
     losses = training_step(replace(models, prior=prior), batch, torch.Generator().manual_seed(1), config=config)
-    assert losses.prior is not None
-    losses.prior.backward()
+    told = losses.total - losses.noise
+    told.backward()
     for group in ("projector", "kv", "facial_encoder"):
         gradients = [one.grad for one in models.adapter.parameters_by_group()[group].values() if one.grad is not None]
         assert max(float(gradient.abs().max()) for gradient in gradients) > 0, group
-    models.unet.zero_grad()
-    moved = replace(batch, target_identity=batch.target_identity + 0.1)
+    moved = batch.target_identity + 0.1 * batch.stranger[:, None]
+    moved = replace(batch, target_identity=moved, region_identity=moved[:, None].expand(-1, len(REGION_NAMES), -1))
     again = training_step(replace(models, prior=prior), moved, torch.Generator().manual_seed(1), config=config)
-    assert again.prior is not None
-    assert not torch.isclose(again.prior, losses.prior)
+    assert not torch.isclose(again.total - again.noise, told)
     assert torch.equal(again.noise, losses.noise)
+
+
+def test_region_tokens_alone_follow_the_prior(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+    sampler = replace(_sampler(tokenizer, strangers=0.5), without_caption=0)
+    prior = fit_prior(sampler.targets, sampler.references, sampler.latents)
+    batch = sampler.draw(_BATCH, torch.Generator().manual_seed(0))
+    models = replace(models, prior=prior)
+    for kind in ({"drop_identity": 1}, {"regions_only": 1}, {"base_only": 1}, {"drop_identity": 1, "drop_regions": 1}):
+        config = StepConfig(**_KEEP_ALL | kind, localisation_weight=0, prior_weight=1)
+        models.unet.zero_grad()
+        models.adapter.facial_encoder.zero_grad()
+        losses = training_step(models, batch, torch.Generator().manual_seed(1), config=config)
+        if "base_only" in kind:
+            assert losses.prior is None
+        elif "drop_regions" in kind:
+            assert float(losses.prior.detach()) == 0
+        else:
+            losses.prior.backward()
+            assert any(float(one.grad.abs().max()) for one in models.adapter.facial_encoder.parameters())
+            kv = models.adapter.parameters_by_group()["kv"].values()
+            assert any(one.grad is not None and one.grad.any() for one in kv) == ("drop_identity" in kind)
+
+
+def test_a_strangers_regions_may_be_of_another_person(tokenizer: CLIPTokenizer) -> None:
+    sampler = replace(_sampler(tokenizer, strangers=0.5), mixed=1.0)
+    batch = sampler.draw(8, torch.Generator().manual_seed(0))
+    another = (batch.region_identity != batch.target_identity[:, None]).any(2)
+    mixable = torch.tensor([name in MIXED_REGIONS for name in REGION_NAMES])
+    assert another[:4, mixable].any()
+    assert not another[:, ~mixable].any()
+    assert not another[4:].any()
+    people = sampler.references.identity[:, 0]
+    sample, region = (int(index[0]) for index in torch.nonzero(another, as_tuple=True))
+    person = int((people == batch.region_identity[sample, region]).all(1).nonzero()[0])
+    features = sampler.references.regions[person, :, region]
+    assert any(torch.equal(batch.region_features[sample, region], view) for view in features)
+
+
+def test_the_prior_knows_the_words_of_the_prompt(tokenizer: CLIPTokenizer) -> None:
+    sampler = _sampler(tokenizer, strangers=0.5)
+    asked = [sampler._imagined(0, 0, np.random.default_rng(seed)) for seed in range(40)]
+    assert {one.expression for one in asked} == {None, "smiling", "serious"}
+    batch = sampler.draw(40, torch.Generator().manual_seed(0))
+    assert batch.words.shape == (40, 2)
+    assert batch.words[:20, 0].max() == 2
+    assert 0 < int((batch.words[:20, 1] > 0).sum()) < 20
+    assert not batch.words[20:].any()  # of these targets no words hold
 
 
 def test_the_prior_finds_the_person_in_the_latents() -> None:
@@ -94,31 +154,87 @@ def test_the_prior_finds_the_person_in_the_latents() -> None:
     face = torch.zeros(4, 4)
     face[1:, 1:] = 1
 
-    prior = IdentityPrior.fit(embeddings, latents, face)
+    prior = _fit(embeddings, latents, torch.zeros(600, 2, 2, dtype=torch.long), face=face)
 
-    found = prior.slope.view(8, 2, 4, 4)
+    found = prior.regression.slope.view(8, 2, 4, 4)
     assert not found[:, :, 0].any()
     assert torch.cosine_similarity(found[:, :, 1:, 1:].flatten(), slope[:, :, 1:, 1:].flatten(), dim=0) > 0.99
-    coordinates = (embeddings - prior.centre) @ prior.coordinates
+    coordinates = (embeddings - prior.regression.centre) @ prior.coordinates
     assert coordinates.shape[1] == 8
     assert 0.5 < float(coordinates.std(0).min()) < float(coordinates.std(0).max()) < 1.05
+
+
+def test_words_decide_what_they_name_and_habits_where_nothing_is_said() -> None:
+    """People of a kind tend to smile: unsaid, they are expected to; said, the word alone decides."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(2000, 3, generator=generator)
+    words = torch.zeros(2000, 1, 2, dtype=torch.long)
+    words[:, 0, 0] = torch.where(embeddings[:, 0] + torch.randn(2000, generator=generator) > 0, 1, 2)
+    latents = torch.randn(2000, 1, 1, 2, 2, generator=generator) * 0.1
+    latents[:, 0, 0, 0, 0] += torch.where(words[:, 0, 0] == 1, 1.0, -1.0)
+
+    regression = _fit(embeddings, latents, words).regression
+
+    people = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]])
+    mouth = [regression.expected(_told(people, word))[:, 0] for word in (0, 1, 2)]
+    assert mouth[0][0] > 0.3
+    assert mouth[0][1] < -0.3
+    assert torch.allclose(mouth[1], torch.ones(2), atol=0.15)
+    assert torch.allclose(mouth[2], -torch.ones(2), atol=0.15)
+
+
+def test_a_region_is_expected_to_be_its_own_persons() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings, latents = torch.randn(50, 4, generator=generator), torch.randn(50, 2, 2, 3, 3, generator=generator)
+    place = torch.zeros(1, 3, 3)
+    place[0, 1, 1] = 1
+    regression = _fit(embeddings, latents, torch.zeros(50, 2, 2, dtype=torch.long), places=place).regression
+    first, second = _told(embeddings[:1]), _told(embeddings[1:2])
+    mixed = regression.expected(replace(first, regions=second.regions)).view(2, 3, 3)
+    alone = [regression.expected(one).view(2, 3, 3) for one in (first, second)]
+    assert torch.allclose(mixed[:, 1, 1], alone[1][:, 1, 1], atol=1e-5)
+    assert torch.allclose(mixed[:, 0], alone[0][:, 0])
 
 
 def test_the_posterior_trusts_the_embedding_in_noise_and_the_latents_without() -> None:
     generator = torch.Generator().manual_seed(0)
     embeddings, latents = torch.randn(50, 4, generator=generator), torch.randn(50, 2, 2, 3, 3, generator=generator)
-    prior = IdentityPrior.fit(embeddings, latents, torch.ones(3, 3))
-    clean = latents[:3, 0]
+    prior = _fit(embeddings, latents, torch.zeros(50, 2, 2, dtype=torch.long))
+    clean, told = latents[:3, 0], _told(embeddings[:3])
     alphas = torch.tensor([0.0, 1 - 1e-6, 0.0])
 
-    posterior = prior.posterior(clean, alphas, embeddings[:3])
+    posterior = prior.posterior(clean, alphas, told)
 
-    expected = prior.mean + (embeddings[:3] - prior.centre) @ prior.slope
+    expected = prior.regression.expected(told)
     assert torch.allclose(posterior[0], expected[0], atol=1e-5)
     assert torch.allclose(posterior[1], clean[1].flatten(), atol=1e-2)
-    assert float(prior.loss(expected.view_as(clean), clean, torch.zeros(3), embeddings[:3])) < 1e-8
-    everybody = prior.mean.view(1, 2, 3, 3).expand(50, -1, -1, -1)
-    assert float(prior.loss(everybody, everybody, torch.zeros(50), embeddings)) == pytest.approx(1, abs=0.05)
+    assert float(prior.loss(expected.view_as(clean), clean, torch.zeros(3), told)) < 1e-8
+    change = posterior - prior.posterior(clean, alphas, _told(embeddings[3:6]))
+    contrast = prior.contrast(change.view_as(clean), clean, alphas, told, _told(embeddings[3:6]))
+    assert float(contrast) == pytest.approx(0, abs=1e-8)
+    assert float(prior.contrast(clean * 0, clean, torch.zeros(3), told, told)) == 0
+    everybody = prior.regression.mean.view(1, 2, 3, 3).expand(50, -1, -1, -1)
+    assert float(prior.loss(everybody, everybody, torch.zeros(50), _told(embeddings))) == pytest.approx(1, abs=0.05)
+
+
+def _fit(
+    embeddings: Tensor, latents: Tensor, words: Tensor, *, face: Tensor | None = None, places: Tensor | None = None
+) -> IdentityPrior:
+    size = latents.shape[-2:]
+    return IdentityPrior.fit(
+        embeddings,
+        latents,
+        words,
+        choices=(2, 3),
+        face=torch.ones(size) if face is None else face,
+        places=torch.zeros(1, *size) if places is None else places,
+    )
+
+
+def _told(people: Tensor, expression: int = 0) -> Told:
+    words = torch.zeros(len(people), 2, dtype=torch.long)
+    words[:, 0] = expression
+    return Told.of_people(people, words, regions=1)
 
 
 def test_the_face_counts_more_where_it_is_weighted(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
@@ -164,19 +280,21 @@ def test_people_get_different_tokens_after_standardising(models: TrainingModels,
     assert spread() > 3 * before
 
 
-def test_the_warm_up_makes_tokens_tell_who_it_is(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+def test_awake_region_tokens_differ_as_much_as_words(tokenizer: CLIPTokenizer) -> None:
     torch.manual_seed(0)
-    task = IdentityTask(models, _sampler(tokenizer), batch_size=6)
-    parameters = [parameter for module in task.modules.values() for parameter in module.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=2e-3)
-    told = []
-    for step in range(25):
-        losses = task.losses(torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        losses["loss"].backward()
-        optimizer.step()
-        told.append(float(losses["whole"].detach()))
-    assert sum(told[-5:]) < 0.8 * sum(told[:5])
+    encoder = new_models(tokenizer, AdapterSizes(), encoder=DlibImageEncoder()).adapter.facial_encoder
+    features = torch.randn(1, 64, 448) + 0.05 * torch.randn(30, 1, 448)  # of one place in the face more than of people
+
+    def spread() -> float:
+        word = torch.randn(256, generator=torch.Generator().manual_seed(0)).expand(len(features), -1)
+        with torch.no_grad():
+            fused = encoder.fuse_module(word, encoder.region_tokens(features))
+        return float((fused - fused.mean(0)).norm(dim=1).mean() / fused.norm(dim=1).mean())
+
+    before = spread()
+    awaken(encoder, features)
+    assert before < 0.1
+    assert spread() > 0.25
 
 
 def _sampler(tokenizer: CLIPTokenizer, *, strangers: float = 0.0) -> StoreSampler:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Self
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -22,7 +23,10 @@ class Batch:
         foreground: the person in the target, at latent resolution.
         region_masks: the regions in the target, at latent resolution.
         target_identity: the recogniser's embedding of the person; for the identity prior.
+        region_identity: of the person whose region the reference shows.
+        words: which words of the attributes that the prior knows are in the prompt; see `Told.words`.
         stranger: whether the reference shows somebody else than the latents; these only follow the identity prior.
+            The first of them has the latents of the first sample that is no stranger, and so on.
     """
 
     latents: Float[Tensor, "b c h w"]
@@ -35,7 +39,16 @@ class Batch:
     foreground: Float[Tensor, "b 1 h w"]
     region_masks: Float[Tensor, "b n h w"]
     target_identity: Float[Tensor, "b d"]
+    region_identity: Float[Tensor, "b n d"]
+    words: Int[Tensor, "b a"]
     stranger: Bool[Tensor, " b"]
+
+    @property
+    def twins(self) -> Int[Tensor, " b"]:
+        """For each stranger the sample with the same latents that is none; every other sample is its own twin."""
+        twins = torch.arange(len(self.stranger))
+        twins[self.stranger] = torch.nonzero(~self.stranger)[: int(self.stranger.sum()), 0]
+        return twins
 
     def rows(self, chosen: Bool[Tensor, " b"]) -> Self:
         """The chosen samples."""

@@ -1,6 +1,6 @@
 """The two losses of the paper and the weights of the first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from diffusers import SchedulerMixin
 from jaxtyping import Bool, Float, Int
@@ -17,10 +17,11 @@ class Losses:
     noise: Tensor
     localisation: Tensor | None = None
     prior: Tensor | None = None
+    contrast: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
         """For the loop and its log: `loss` and the parts that exist."""
-        parts = {"noise": self.noise, "localisation": self.localisation, "prior": self.prior}
+        parts = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
         return {"loss": self.total, **{name: value for name, value in parts.items() if value is not None}}
 
 

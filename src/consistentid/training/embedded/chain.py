@@ -44,7 +44,6 @@ from consistentid.training.embedded.diffusion import (
     with_losses,
 )
 from consistentid.training.embedded.export import export_model
-from consistentid.training.embedded.identity_warmup import IdentityTask
 from consistentid.training.embedded.initialise import standardise_inputs
 from consistentid.training.embedded.latents import encode, latents_of
 from consistentid.training.embedded.models import new_tokenizer
@@ -52,7 +51,7 @@ from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.text_warmup import TextTask
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.loop import LoopConfig, Task, Validate, fit
+from consistentid.training.loop import Validate, fit
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
 
@@ -212,17 +211,12 @@ class Chain:
         return models
 
     def _warm_up(self, models: TrainingModels) -> None:
-        """Stage 4: text encoder and adapter, before the U-Net learns to ignore them."""
-        text, tokens = self.config.text, self.config.tokens
+        """Stage 4: the text encoder, before the U-Net learns to ignore it."""
+        text, folder = self.config.text, self.config.out / "text"
         tokenize = facial_prompt_tokenizer(self.tokenizer)
-        self._warm_up_with("text", TextTask(models.text_encoder, tokenize, batch_size=text.batch_size), text.loop)
-        sampler = self._sampler(contradict=0.0)
-        self._warm_up_with("tokens", IdentityTask(models, sampler, tokens.batch_size), tokens.loop)
-
-    def _warm_up_with(self, name: str, task: Task, loop: LoopConfig) -> None:
-        folder = self.config.out / name
+        task = TextTask(models.text_encoder, tokenize, batch_size=text.batch_size)
         if not (folder / "final").is_dir():
-            self._finish(fit(task, loop, folder=folder), folder)
+            self._finish(fit(task, text.loop, folder=folder), folder)
             save_modules(folder / "final", task.modules)
         load_modules(folder / "final", task.modules)
 

@@ -21,7 +21,7 @@ class AdapterSizes(BaseModel):
 
 
 class SimpleStage(BaseModel):
-    """A stage that only needs the loop: autoencoder, parser and the warm-ups of text encoder and adapter."""
+    """A stage that only needs the loop: autoencoder, parser and the warm-up of the text encoder."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,7 +55,7 @@ class DiffusionStage(BaseModel):
     train: tuple[Literal["base", "text_encoder", "facial_encoder", "projector", "kv", "lora"], ...]
     batch_size: int = 32
     contradict: float = Field(default=0.5, ge=0, le=1)
-    strangers: float = Field(default=0.0, ge=0, lt=1)
+    strangers: float = Field(default=0.0, ge=0, le=0.5)
 
 
 class EmbeddedConfig(BaseModel):
@@ -79,7 +79,6 @@ class EmbeddedConfig(BaseModel):
     autoencoder: SimpleStage
     parser: SimpleStage
     text: SimpleStage
-    tokens: SimpleStage
     diffusion: dict[str, DiffusionStage] = Field(description="stages on the U-Net, in order")
 
     @model_validator(mode="after")

@@ -1,18 +1,27 @@
 """Random batches from the stores: which words are said, which reference is shown."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from consistentid.dataset.samples import Batch
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.embedded.captions import Attributes, random_prompt
-from consistentid.training.embedded.store import BACKGROUNDS, EXPRESSIONS, GENDERS, HAIRS, References, Targets
+from consistentid.training.embedded.store import (
+    BACKGROUNDS,
+    EXPRESSIONS,
+    GENDERS,
+    HAIRS,
+    MIXED_REGIONS,
+    PRIOR_WORDS,
+    References,
+    Targets,
+)
 
 Tokenize = Callable[[str, bool], tuple[Tensor, dict[str, int]]]
 _MAN, _WOMAN = GENDERS.index("man"), GENDERS.index("woman")
@@ -29,9 +38,10 @@ class StoreSampler:
         contradict: how often a reference with other hair and another mouth stands beside a text that names both:
             the text must win.
         strangers: share of the batch whose reference is somebody else than the target, half of them a blend of two
-            people. They only follow the identity prior, at noise so high that the latents say nothing about whom to
-            draw: everything must come from the reference. A man or woman asked for against the reference moves the
-            identity that is aimed at by the mean difference.
+            people, with another text. Each shares its target with a sample whose reference is the target's, in the
+            same order. A man or woman asked for against the reference moves the identity that is aimed at by the
+            mean difference.
+        mixed: how often a stranger's eyes, nose, mouth or ears are those of yet another person.
         other_photo: how often the reference is another photo of the same person, where there is one.
         without_caption: how often the text is the prompt alone, as in the plain pipeline.
         identity_noise: largest standard deviation of noise on identity embeddings, per dimension; two photos of one
@@ -45,6 +55,7 @@ class StoreSampler:
     tokenize: Tokenize
     contradict: float = 0.5
     strangers: float = 0.0
+    mixed: float = 0.4
     other_photo: float = 0.6
     without_caption: float = 0.15
     identity_noise: float = 0.03
@@ -53,37 +64,30 @@ class StoreSampler:
         """A batch, strangers first; the same generator state gives the same batch."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         photos, variants = (rng.integers(n, size=count) for n in self.latents.shape[:2])
-        stranger = np.arange(count) < int(self.strangers * count)
-        shown = np.array([self._reference_photo(photo, rng) for photo in photos])
-        shown[stranger] = rng.integers(len(self.latents), size=stranger.sum())
-        ids, positions, contradicted, genders = [], [], [], []
-        for photo, variant, strange in zip(photos, variants, stranger, strict=True):
-            contradicts = bool(rng.random() < self.contradict)
-            attributes = self._attributes(photo, variant, contradicts, rng)
-            gender = str(rng.choice(("", "", "man", "woman"))) or None if strange else attributes.gender
-            prompt = random_prompt(attributes.of_gender(gender), rng)
-            tokens, where = self.tokenize(prompt, bool(rng.random() >= self.without_caption))
-            ids.append(tokens)
-            positions.append([where.get(name, 0) for name in REGION_NAMES])
-            contradicted.append(contradicts)
-            genders.append(GENDERS.index(gender))
-        where_ = torch.tensor(positions)
-        half = self.references.identity.shape[1] // 2
-        views = rng.integers(half, size=count) + half * np.array(contradicted)
-        share = np.where(stranger & (rng.random(count) < 0.5), rng.uniform(0, 0.5, count), 0)
-        blend = _Blend(shown, views, rng.integers(len(self.latents), size=count), torch.from_numpy(share).float())
-        moved = self._towards(torch.tensor(genders), torch.from_numpy(shown)) * torch.from_numpy(stranger)[:, None]
+        pairs = int(self.strangers * count)
+        stranger = np.arange(count) < pairs
+        photos[:pairs], variants[:pairs] = photos[pairs : 2 * pairs], variants[pairs : 2 * pairs]
+        texts = [self._text(*which, rng) for which in zip(photos, variants, stranger, strict=True)]
+        shown = self._reference(photos, stranger, np.array([text.contradicts for text in texts]), rng)
+        ids, positions = zip(*(self.tokenize(text.prompt, text.with_caption) for text in texts), strict=True)
+        where = torch.tensor([[found.get(name, 0) for name in REGION_NAMES] for found in positions])
+        person = replace(shown, photos=np.where(stranger, shown.photos, photos), views=np.zeros_like(shown.views))
+        identity = person.of(self.references.identity)
+        asked = torch.tensor([GENDERS.index(text.asked.gender) for text in texts])
+        identity = identity + self._towards(asked, torch.from_numpy(shown.photos)) * torch.from_numpy(stranger)[:, None]
         return Batch(
             latents=self.latents[photos, variants].float(),
             ids=torch.stack(ids),
-            positions=where_,
-            valid=blend.both(self.references.present) & (where_ > 0),
-            identity_embedding=self._noisy(blend.of(self.references.identity), generator),
-            whole_features=blend.of(self.references.whole),
-            region_features=blend.of(self.references.regions),
+            positions=where,
+            valid=shown.present(self.references) & (where > 0),
+            identity_embedding=self._noisy(shown.of(self.references.identity), generator),
+            whole_features=shown.of(self.references.whole),
+            region_features=shown.regions(self.references),
             foreground=self.targets.foreground[photos, variants][:, None].float(),
             region_masks=self.targets.regions[photos, variants].float(),
-            target_identity=blend.at(np.where(stranger, shown, photos), 0).of(self.references.identity) + moved,
+            target_identity=identity,
+            region_identity=shown.region_people(identity, self.references.identity[:, 0]),
+            words=torch.tensor([_indices(text.asked) for text in texts])[:, PRIOR_WORDS],
             stranger=torch.from_numpy(stranger),
         )
 
@@ -104,7 +108,13 @@ class StoreSampler:
         std = self.identity_noise * torch.rand(len(identity), 1, generator=generator)
         return identity + std * torch.randn(identity.shape, generator=generator)
 
-    def _attributes(self, photo: int, variant: int, contradicts: bool, rng: np.random.Generator) -> Attributes:
+    def _text(self, photo: int, variant: int, stranger: bool, rng: np.random.Generator) -> "_Text":
+        contradicts = bool(rng.random() < self.contradict)
+        asked = self._imagined(photo, variant, rng) if stranger else self._stated(photo, variant, contradicts, rng)
+        return _Text(asked, random_prompt(asked, rng), bool(rng.random() >= self.without_caption), contradicts)
+
+    def _stated(self, photo: int, variant: int, contradicts: bool, rng: np.random.Generator) -> Attributes:
+        """What is true of the target."""
         gender, expression, hair, background = self.targets.words[photo, variant].tolist()
         stated = Attributes(GENDERS[gender], EXPRESSIONS[expression], HAIRS[hair], BACKGROUNDS[background])
         said = stated.subset(rng, keep=0.6)
@@ -113,6 +123,32 @@ class StoreSampler:
         recoloured = hair != int(self.targets.words[photo, 0, 2])
         return Attributes(said.gender, said.expression, stated.hair if recoloured else said.hair, said.background)
 
+    def _imagined(self, photo: int, variant: int, rng: np.random.Generator) -> Attributes:
+        """Anything, but for the background."""
+        gender, expression, hair = (
+            names[rng.integers(1, len(names))] if rng.random() < 0.5 else None
+            for names in (GENDERS, EXPRESSIONS, HAIRS[:-1])
+        )
+        background = BACKGROUNDS[int(self.targets.words[photo, variant, 3])]
+        return Attributes(gender, expression, hair, background).subset(rng, keep=1 if rng.random() < 0.5 else 0.6)
+
+    def _reference(
+        self, photos: np.ndarray, stranger: np.ndarray, contradicted: np.ndarray, rng: np.random.Generator
+    ) -> "_Reference":
+        count, half = len(photos), self.references.identity.shape[1] // 2
+        shown = np.array([self._reference_photo(photo, rng) for photo in photos])
+        shown[stranger] = rng.integers(len(self.latents), size=stranger.sum())
+        blended, replaced = (stranger & (rng.random(count) < share) for share in (0.5, self.mixed))
+        mixed = replaced[:, None] & (rng.random((count, len(REGION_NAMES))) < 0.5)
+        return _Reference(
+            photos=shown,
+            views=rng.integers(half, size=count) + half * contradicted,
+            others=rng.integers(len(self.latents), size=count),
+            share=torch.from_numpy(np.where(blended, rng.uniform(0, 0.5, count), 0)).float(),
+            donors=rng.integers(len(self.latents), size=count),
+            mixed=torch.from_numpy(mixed & [name in MIXED_REGIONS for name in REGION_NAMES]),
+        )
+
     def _reference_photo(self, photo: int, rng: np.random.Generator) -> int:
         same = torch.nonzero(self.persons == self.persons[photo])[:, 0].tolist()
         others = [index for index in same if index != photo]
@@ -120,27 +156,67 @@ class StoreSampler:
 
 
 @dataclass(frozen=True)
-class _Blend:
-    """Which row of the references each sample sees, and how much of a second photo is mixed into it."""
+class _Text:
+    """A prompt and what it asks for; whether it contradicts the reference."""
+
+    asked: Attributes
+    prompt: str
+    with_caption: bool
+    contradicts: bool
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """Which row of the references each sample sees.
+
+    Attributes:
+        photos: the reference.
+        views: its variant.
+        others: a second person, of whom a share is mixed into everything.
+        share: how much.
+        donors: a third person, whose regions replace those of the reference.
+        mixed: which regions.
+    """
 
     photos: np.ndarray
     views: np.ndarray
     others: np.ndarray
     share: Float[Tensor, " b"]
+    donors: np.ndarray
+    mixed: Bool[Tensor, "b n"]
 
     def of(self, table: Float[Tensor, "n r ..."]) -> Float[Tensor, "b ..."]:
         """Rows of a table of features."""
         rows = table[self.photos, self.views].float()
-        mixed = torch.nonzero(self.share)[:, 0]
-        second = table[self.others[mixed], self.views[mixed]].float()
-        rows[mixed] = torch.lerp(rows[mixed], second, self.share[mixed].view(-1, *[1] * (rows.ndim - 1)))
+        blended = torch.nonzero(self.share)[:, 0]
+        second = table[self.others[blended], self.views[blended]].float()
+        rows[blended] = torch.lerp(rows[blended], second, self.share[blended].view(-1, *[1] * (rows.ndim - 1)))
         return rows
 
-    def both(self, present: Tensor) -> Tensor:
-        """Regions that all photos of the blend show."""
-        alone = (self.share == 0)[:, None]
-        return present[self.photos, self.views] & (present[self.others, self.views] | alone)
+    def regions(self, references: References) -> Float[Tensor, "b n t di"]:
+        """Features of the regions."""
+        rows = self.of(references.regions)
+        sample, region = torch.nonzero(self.mixed, as_tuple=True)
+        rows[sample, region] = references.regions[self.donors[sample], self.views[sample], region].float()
+        return rows
 
-    def at(self, photos: np.ndarray, view: int) -> "_Blend":
-        """The same blend of other photos in one view."""
-        return _Blend(photos, np.full_like(self.views, view), self.others, self.share)
+    def present(self, references: References) -> Bool[Tensor, "b n"]:
+        """Regions that all people show who are seen in them."""
+        table = references.present
+        alone = (self.share == 0)[:, None]
+        shown = table[self.photos, self.views] & (table[self.others, self.views] | alone)
+        return torch.where(self.mixed, table[self.donors, self.views], shown)
+
+    def region_people(self, person: Float[Tensor, "b d"], people: Float[Tensor, "m d"]) -> Float[Tensor, "b n d"]:
+        """Embedding of whoever each region belongs to."""
+        return torch.where(self.mixed[..., None], people[self.donors][:, None].float(), person[:, None])
+
+
+def _indices(attributes: Attributes) -> tuple[int, ...]:
+    """As `Targets.words`."""
+    return (
+        GENDERS.index(attributes.gender),
+        EXPRESSIONS.index(attributes.expression),
+        HAIRS.index(attributes.hair),
+        BACKGROUNDS.index(attributes.background),
+    )

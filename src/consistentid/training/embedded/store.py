@@ -36,6 +36,8 @@ EXPRESSIONS = (None, "smiling", "serious")
 HAIRS = (None, *HAIR_COLOURS, "bald")
 BACKGROUNDS = (None, *BACKGROUND_COLOURS)
 GENDERS = (None, "man", "woman")
+PRIOR_WORDS = [1, 2]  # columns of `Targets.words` that the identity prior leaves to the text: expression and hair
+MIXED_REGIONS = ("ears", "eyes", "nose", "mouth")  # may show somebody else than the face does
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,17 @@ def load_references(path: Path) -> References:
 
 
 def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "n v 8 16 16"]) -> IdentityPrior:
-    """What embeddings of the references say about the targets' latents."""
-    face = targets.regions[:, :, REGION_NAMES.index("face")].float().mean((0, 1))
-    return IdentityPrior.fit(references.identity[:, 0], latents, face)
+    """What embeddings of the references, expression and hair say about the targets' latents."""
+    shown = targets.regions.float().mean((0, 1))
+    mixed = torch.tensor([name in MIXED_REGIONS for name in REGION_NAMES])
+    return IdentityPrior.fit(
+        references.identity[:, 0],
+        latents,
+        targets.words[:, :, PRIOR_WORDS].long(),
+        choices=(len(EXPRESSIONS) - 1, len(HAIRS) - 1),
+        face=shown[REGION_NAMES.index("face")],
+        places=(2 * shown * mixed[:, None, None]).clamp(max=1),
+    )
 
 
 def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:

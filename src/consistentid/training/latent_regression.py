@@ -1,0 +1,131 @@
+"""Latents of a person whom words describe, by linear regression on identity embedding and words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+_SHRINKAGE = 0.05  # ridge penalty, of the variance of a standardised embedding
+_AMPLIFICATION = 1.4  # ridge regression draws people too near to the average
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the U-Net is told of the person to draw.
+
+    Attributes:
+        identity: embedding of the person.
+        words: the stated word of each attribute, counted from 1; 0 where none is stated.
+        regions: embedding of the person whose region is to be drawn, for each region.
+    """
+
+    identity: Float[Tensor, "b d"]
+    words: Int[Tensor, "b a"]
+    regions: Float[Tensor, "b n d"]
+
+    def rows(self, chosen: Bool[Tensor, " b"]) -> Self:
+        """The chosen samples."""
+        return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+    @classmethod
+    def of_people(cls, identity: Float[Tensor, "b d"], words: Int[Tensor, "b a"], *, regions: int) -> Self:
+        """All regions are the person's own."""
+        return cls(identity, words, identity[:, None].expand(-1, regions, -1))
+
+
+@dataclass(frozen=True)
+class LatentRegression:
+    """Expected latents. What words change is regressed first, so that the embedding does not decide it instead.
+
+    Attributes:
+        centre: the average person's embedding.
+        mean: the average latents, flat.
+        slope: change of the latents with the embedding, words being equal; zero outside the face.
+        effects: change of the latents with each of k words.
+        choices: number of words of each attribute; their sum is k.
+        usual: how often each word holds.
+        habits: how that changes with the embedding; stands in for attributes of which nothing is said.
+        places: share of each latent value that belongs to a region, 0..1.
+    """
+
+    centre: Float[Tensor, " d"]
+    mean: Float[Tensor, " p"]
+    slope: Float[Tensor, "d p"]
+    effects: Float[Tensor, "k p"]
+    choices: tuple[int, ...]
+    usual: Float[Tensor, " k"]
+    habits: Float[Tensor, "d k"]
+    places: Float[Tensor, "n p"]
+
+    @classmethod
+    def fit(
+        cls,
+        identity: Float[Tensor, "n d"],
+        latents: Float[Tensor, "n v p"],
+        words: Int[Tensor, "n v a"],
+        *,
+        choices: Sequence[int],
+        face: Float[Tensor, " p"],
+        places: Float[Tensor, "r p"],
+    ) -> Self:
+        """Ridge regressions.
+
+        Args:
+            identity: embeddings of n photos.
+            latents: of v targets of each photo.
+            words: as in `Told`, of each target.
+            choices: number of words of each attribute.
+            face: how much the embedding may decide, 0..1.
+            places: see above.
+        """
+        held = one_hot(words, choices).double()
+        mean, usual, centre = latents.mean((0, 1)), held.mean((0, 1)), identity.double().mean(0)
+        spread = identity.double().std(0, correction=0).clamp(min=1e-6)
+        people = (identity.double() - centre) / spread
+        effects = _ridge((held - usual).flatten(0, 1), (latents - mean).flatten(0, 1), 1e-3)
+        rest = (latents - mean - (held - usual) @ effects).mean(1)
+        slope = _AMPLIFICATION * _ridge(people, rest, _SHRINKAGE) * face
+        habits = _AMPLIFICATION * _ridge(people, held.mean(1) - usual, _SHRINKAGE)
+        return cls(
+            centre=centre.float(),
+            mean=mean.float(),
+            slope=(slope / spread[:, None]).float(),
+            effects=effects.float(),
+            choices=tuple(choices),
+            usual=usual.float(),
+            habits=(habits / spread[:, None]).float(),
+            places=places,
+        )
+
+    @property
+    def total_slope(self) -> Float[Tensor, "d p"]:
+        """Change of the latents with the embedding when nothing is said."""
+        return self.slope + self.habits @ self.effects
+
+    def expected(self, told: Told) -> Float[Tensor, "b p"]:
+        """Expected latents, the regions' places being those of their own people."""
+        person = told.identity - self.centre
+        moved = sum(
+            ((told.regions[:, index] - told.identity) @ self.slope) * place for index, place in enumerate(self.places)
+        )
+        return self.mean + person @ self.slope + moved + (self._shares(person, told.words) - self.usual) @ self.effects
+
+    def _shares(self, person: Float[Tensor, "b d"], words: Int[Tensor, "b a"]) -> Float[Tensor, "b k"]:
+        said = (words > 0).repeat_interleave(torch.tensor(self.choices), dim=1)
+        return torch.where(said, one_hot(words, self.choices), self.usual + person @ self.habits)
+
+
+def one_hot(words: Int[Tensor, "*n a"], choices: Sequence[int]) -> Float[Tensor, "*n k"]:
+    """1 for each word that holds, attribute after attribute."""
+    columns = [F.one_hot(words[..., index].long(), count + 1)[..., 1:] for index, count in enumerate(choices)]
+    return torch.cat(columns, -1).float()
+
+
+def _ridge(inputs: Tensor, outputs: Tensor, penalty: float) -> Tensor:
+    """Least squares with a penalty in units of an input's variance of 1."""
+    identity = torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    return torch.linalg.solve(inputs.T @ inputs + penalty * len(inputs) * identity, inputs.T @ outputs)
