@@ -57,6 +57,7 @@ def _tiny(target: Path, source: Path) -> Path:
         values["autoencoder"],
         values["parser"],
         values["text"],
+        values["tokens"],
         *values["diffusion"].values(),
     ):
         stage["batch_size"] = 2

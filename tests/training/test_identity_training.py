@@ -17,6 +17,7 @@ from consistentid.training.embedded.initialise import awaken, standardise_inputs
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.store import GENDERS, MIXED_REGIONS, References, Targets, fit_prior
+from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.latent_regression import Told
 from consistentid.training.step import StepConfig, TrainingModels, spread, training_step
@@ -283,18 +284,39 @@ def test_people_get_different_tokens_after_standardising(models: TrainingModels,
 def test_awake_region_tokens_differ_as_much_as_words(tokenizer: CLIPTokenizer) -> None:
     torch.manual_seed(0)
     encoder = new_models(tokenizer, AdapterSizes(), encoder=DlibImageEncoder()).adapter.facial_encoder
-    features = torch.randn(1, 64, 448) + 0.05 * torch.randn(30, 1, 448)  # of one place in the face more than of people
+    people = 0.05 * torch.randn(30, 1, 1, 1, 448)  # features differ more between regions, and places, than people
+    regions = torch.randn(1, 1, 5, 1, 448) + torch.randn(1, 1, 1, 64, 448) + people
+    references = replace(
+        _sampler(tokenizer).references, regions=regions, present=torch.ones(30, 1, 5, dtype=torch.bool)
+    )
 
     def spread() -> float:
-        word = torch.randn(256, generator=torch.Generator().manual_seed(0)).expand(len(features), -1)
+        word = torch.randn(256, generator=torch.Generator().manual_seed(0)).expand(len(regions), -1)
         with torch.no_grad():
-            fused = encoder.fuse_module(word, encoder.region_tokens(features))
+            fused = encoder.fuse_module(word, encoder.region_tokens(regions[:, 0, 2]))
         return float((fused - fused.mean(0)).norm(dim=1).mean() / fused.norm(dim=1).mean())
 
     before = spread()
-    awaken(encoder, features)
+    awaken(encoder, references)
     assert before < 0.1
-    assert spread() > 0.25
+    assert spread() > 0.4
+
+
+def test_region_tokens_learn_to_say_what_identity_tokens_say(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+    torch.manual_seed(0)
+    sampler = replace(_sampler(tokenizer), without_caption=0)
+    standardise_inputs(models, sampler.references, fit_prior(sampler.targets, sampler.references, sampler.latents))
+    task = TokenTask(models, sampler, batch_size=6)
+    parameters = list(task.modules["facial_encoder"].parameters())
+    optimizer = torch.optim.Adam(parameters, lr=1e-3)
+    told = []
+    for step in range(15):
+        losses = task.losses(torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        told.append(float(losses["face"].detach()))
+    assert told[-1] < 0.7 * told[0]
 
 
 def _sampler(tokenizer: CLIPTokenizer, *, strangers: float = 0.0) -> StoreSampler:

@@ -50,8 +50,9 @@ from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.text_warmup import TextTask
+from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.loop import Validate, fit
+from consistentid.training.loop import LoopConfig, Task, Validate, fit
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
 
@@ -211,12 +212,16 @@ class Chain:
         return models
 
     def _warm_up(self, models: TrainingModels) -> None:
-        """Stage 4: the text encoder, before the U-Net learns to ignore it."""
-        text, folder = self.config.text, self.config.out / "text"
+        """Stage 4: text encoder and FacialEncoder, before the U-Net learns to ignore them."""
+        text, tokens = self.config.text, self.config.tokens
         tokenize = facial_prompt_tokenizer(self.tokenizer)
-        task = TextTask(models.text_encoder, tokenize, batch_size=text.batch_size)
+        self._warm_up_with("text", TextTask(models.text_encoder, tokenize, batch_size=text.batch_size), text.loop)
+        self._warm_up_with("tokens", TokenTask(models, self._sampler(contradict=0.0), tokens.batch_size), tokens.loop)
+
+    def _warm_up_with(self, name: str, task: Task, loop: LoopConfig) -> None:
+        folder = self.config.out / name
         if not (folder / "final").is_dir():
-            self._finish(fit(task, text.loop, folder=folder), folder)
+            self._finish(fit(task, loop, folder=folder), folder)
             save_modules(folder / "final", task.modules)
         load_modules(folder / "final", task.modules)
 

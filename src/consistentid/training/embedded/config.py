@@ -21,7 +21,7 @@ class AdapterSizes(BaseModel):
 
 
 class SimpleStage(BaseModel):
-    """A stage that only needs the loop: autoencoder, parser and the warm-up of the text encoder."""
+    """A stage that only needs the loop: autoencoder, parser and the warm-ups of text encoder and FacialEncoder."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -79,6 +79,7 @@ class EmbeddedConfig(BaseModel):
     autoencoder: SimpleStage
     parser: SimpleStage
     text: SimpleStage
+    tokens: SimpleStage
     diffusion: dict[str, DiffusionStage] = Field(description="stages on the U-Net, in order")
 
     @model_validator(mode="after")

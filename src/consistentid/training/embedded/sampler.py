@@ -55,7 +55,7 @@ class StoreSampler:
     tokenize: Tokenize
     contradict: float = 0.5
     strangers: float = 0.0
-    mixed: float = 0.4
+    mixed: float = 0.2
     other_photo: float = 0.6
     without_caption: float = 0.15
     identity_noise: float = 0.03
