@@ -103,3 +103,16 @@ def test_mistakes_are_one_sentence(run: Run, model: Path, photo: Path, arguments
     assert (code, out) == (1, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_prompt_weights(run: Run, model: Path, photo: Path, tmp_path: Path) -> None:
+    pytest.importorskip("compel")
+    common = ("--model", model, "--dtype", "float32", "--steps", 1)
+    code, _, err = run("generate", photo, "a (smiling)1.3 person", *common, "--prompt-weighting")
+    assert (code, err) == (0, "")
+    record = read_settings(tmp_path / "portrait.png")
+    assert record.prompt_weighting
+    assert record.facial_prompt.startswith("a smiling person")
+    assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
+    before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
+    assert np.array_equal(before, after)

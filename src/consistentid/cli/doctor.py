@@ -34,6 +34,7 @@ OPTIONAL = {
     "uniface": ("faces", "a permissive alternative to InsightFace"),
     "accelerate": ("train", "training"),
     "tensorboard": ("train", "curves of a training run"),
+    "compel": ("weighting", "weights of words and long prompts (--prompt-weighting)"),
 }
 _DLIB_FILES = (
     "mmod_human_face_detector.dat",

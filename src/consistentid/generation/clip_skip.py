@@ -14,7 +14,7 @@ from consistentid.identity.conditioner import Conditioner
 
 @dataclass
 class _Output:
-    """What `identity.text.encode_text` reads of a text encoder's output."""
+    """What `identity.text.encode_stream` reads of a text encoder's output."""
 
     last_hidden_state: Tensor
     hidden_states: tuple[Tensor, ...]
@@ -36,8 +36,10 @@ class _Skipping:
         device: torch.device = self.encoder.device
         return device
 
-    def __call__(self, ids: Int[Tensor, "b l"], **_: object) -> _Output:
-        output = self.encoder(ids, output_hidden_states=True)
+    def __call__(
+        self, ids: Int[Tensor, "b l"], *, attention_mask: Int[Tensor, "b l"] | None = None, **_: object
+    ) -> _Output:
+        output = self.encoder(ids, attention_mask=attention_mask, output_hidden_states=True)
         states = output.hidden_states[: -self.layers]
         norm = getattr(self.encoder, "text_model", self.encoder).final_layer_norm
         return _Output(norm(states[-1]), states, output.get("text_embeds"))

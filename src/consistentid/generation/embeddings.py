@@ -53,7 +53,8 @@ def embed(
         idle: entered while the projector, which belongs to the U-Net, is used.
 
     Raises:
-        InvalidSettings: the caption, the regions or `clip_skip` do not fit.
+        InvalidSettings: the caption, the regions or `clip_skip` do not fit, or compel is not installed.
+        InvalidPrompt: a prompt cannot be used, or not with weights.
     """
     conditioning = without_last_layers(conditioner, settings.clip_skip).condition(
         analysis,
@@ -61,6 +62,7 @@ def embed(
         negative_prompt=expanded(pipeline, settings.negative_prompt),
         caption=settings.caption,
         regions=settings.regions,
+        weighted=settings.prompt_weighting,
     )
     adapter = conditioner.adapter
     with idle, torch.no_grad():

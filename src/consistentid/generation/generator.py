@@ -31,9 +31,11 @@ from consistentid.generation.resolve import resolved_request
 from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
 from consistentid.generation.stored import conditioning_state, stored
 from consistentid.generation.tasks import task_named
+from consistentid.generation.versions import library_versions
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
 from consistentid.identity.tensor_cache import TensorCache, default_folder
+from consistentid.identity.weighted_prompt import text_of
 from consistentid.images import PhotoSource
 from consistentid.memory import Memory
 from consistentid.trust.policy import PromptPolicy
@@ -248,7 +250,7 @@ class PortraitGenerator:
         Raises:
             ConsistentIDError: as in `generate`.
         """
-        self.policy.check(request.prompt)
+        self.policy.check(text_of(request.prompt, weighted=request.settings.prompt_weighting))
         self.policy.check(request.settings.caption or "")
         settings = self._resolved(request)
         analysed = self._analyses.of(request.photo, settings)
@@ -270,7 +272,8 @@ class PortraitGenerator:
         )
 
     def _embedded(self, prompt: str, settings: GenerationSettings, photo: AnalysedPhoto) -> Embeddings:
-        text = (prompt, settings.negative_prompt, settings.caption, settings.clip_skip)
+        weighting = settings.prompt_weighting and library_versions("compel")["compel"]
+        text = (prompt, settings.negative_prompt, settings.caption, settings.clip_skip, weighting)
         state = conditioning_state(self.conditioner)
         key = (photo.sha256, analysis_sha256(photo.analysis), text, settings.regions, state)
 

@@ -109,7 +109,7 @@ class Shot:
             facial_prompt=facial_prompt.text_only,
             regions_used=facial_prompt.regions,
             made_here=request.latents is None and request.task == TEXT_TO_IMAGE,
-            versions=library_versions(),
+            versions=library_versions(*_further_libraries(prepared.settings)),
             **run,
         )
 
@@ -127,8 +127,13 @@ class Shot:
             settings.size,
             request.task,
             request.latents is None,
+            self.prepared.embeddings.conditioning.prompt_embeds.shape[1],  # long prompts have more tokens
             *own,
         )
+
+
+def _further_libraries(settings: GenerationSettings) -> tuple[str, ...]:
+    return ("compel",) if settings.prompt_weighting else ()
 
 
 def batches(shots: Iterable[Shot], *, batch_size: int) -> list[list[Shot]]:

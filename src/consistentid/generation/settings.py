@@ -30,6 +30,8 @@ class GenerationSettings(BaseModel):
         caption: description of the face; None lets the describer write it.
         face: which face of the photo: largest, left, right, centre, largest:1, … (see `FaceAnalyzer.analyze`).
         clip_skip: last layers of the text encoder that are left out; "clip skip 2" of other programs is 1.
+        prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
+            released checkpoints) all of a long prompt; needs compel.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +49,7 @@ class GenerationSettings(BaseModel):
     caption: str | None = None
     face: int | str = "largest"
     clip_skip: int = Field(default=0, ge=0)
+    prompt_weighting: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "GenerationSettings":

@@ -7,9 +7,13 @@ _LIBRARIES = ("consistentid", "diffusers", "peft", "torch", "transformers")
 
 
 @cache
-def library_versions() -> dict[str, str]:
-    """Version of this package and of the libraries below it; `unknown` for a package that is not installed."""
-    return {name: _version(name) for name in _LIBRARIES}
+def library_versions(*more: str) -> dict[str, str]:
+    """Version of this package and of the libraries below it; `unknown` for a package that is not installed.
+
+    Args:
+        *more: further libraries that took part.
+    """
+    return {name: _version(name) for name in (*_LIBRARIES, *more)}
 
 
 def _version(name: str) -> str:

@@ -18,8 +18,10 @@ from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
 from consistentid.identity.reference import ReferenceImages, reference_images
 from consistentid.identity.tensor_cache import TensorCache
-from consistentid.identity.text import TextEmbeddings, encode_text
-from consistentid.prompting.facial_prompt import FacialPrompt, compose_facial_prompt, plain_ids
+from consistentid.identity.text import EncodedPrompts, encode_prompts
+from consistentid.identity.weighted_prompt import WeightedPrompt
+from consistentid.identity.weighted_text import WeightedTextEncoder, weighted_style
+from consistentid.prompting.facial_prompt import FacialPrompt, compose_facial_prompt
 from consistentid.prompting.style import style_named
 
 __all__ = ["Conditioner", "Conditioning"]
@@ -103,6 +105,7 @@ class Conditioner:
         images_per_prompt: int = 1,
         regions: Collection[str] | None = None,
         identity: bool = True,
+        weighted: bool = False,
     ) -> Conditioning:
         """Embeddings for a batch of images.
 
@@ -114,43 +117,58 @@ class Conditioner:
             images_per_prompt: images of each pair, one after the other.
             regions: the regions that take part, of those that the photo shows; None: all, (): none.
             identity: whether the identity tokens know the person; without, they are those of the guidance branch.
+            weighted: whether both prompts are in compel's syntax; all texts are then embedded in as many chunks of
+                the text encoder's context as the longest needs, in the aligned style.
 
         Raises:
-            InvalidSettings: faces, prompts, negative prompts or captions differ in number.
-            InvalidPrompt: see `compose_facial_prompt`.
+            InvalidSettings: faces, prompts, negative prompts or captions differ in number; compel is not installed.
+            InvalidPrompt: see `compose_facial_prompt` and `WeightedPrompt.parse`.
         """
         count = _batch_size(analysis, prompt, negative_prompt, caption)
         analyses = _each(analysis, count)
         references = self._references(analyses)
         shown = [[name for name in reference.regions if regions is None or name in regions] for reference in references]
         _check_regions(regions)
-        prompts = [
-            self.facial_prompt(text, face, regions=names, caption=words)
-            for text, face, names, words in zip(
-                _each(prompt, count), analyses, shown, _each(caption, count), strict=True
-            )
-        ]
+        texts = [self._weighted(text) if weighted else text for text in _each(prompt, count)]
+        encoded = self._encoded(
+            [
+                self.facial_prompt(text, face, regions=names, caption=words)
+                for text, face, names, words in zip(texts, analyses, shown, _each(caption, count), strict=True)
+            ],
+            _each(negative_prompt, count),
+            weights=texts if weighted else None,
+        )
+        prompts = encoded.prompts
         slots = [self._slots(one, names) for one, names in zip(prompts, shown, strict=True)]
         features = [
             [reference.regions[name] for name, _ in pairs] for reference, pairs in zip(references, slots, strict=True)
         ]
         regional = self._regional(features, [[position for _, position in pairs] for pairs in slots])
-        text = self._texts(prompts, _each(negative_prompt, count), regional)
+        text = self._texts(encoded, regional)
         conditioning = self._with_identity(text, prompts, analyses, references if identity else None)
         conditioning = replace(conditioning, regions=tuple(tuple(name for name, _ in pairs) for pairs in slots))
         return conditioning.repeat(images_per_prompt) if images_per_prompt > 1 else conditioning
 
     def facial_prompt(
-        self, prompt: str, analysis: FaceAnalysis, *, regions: Collection[str], caption: str | None = None
+        self,
+        prompt: str | WeightedPrompt,
+        analysis: FaceAnalysis,
+        *,
+        regions: Collection[str],
+        caption: str | None = None,
     ) -> FacialPrompt:
-        """The facial prompt of a face, in the adapter's style; `regions` are those with an image."""
+        """The facial prompt of a face, in the adapter's style; `regions` are those with an image.
+
+        That of a weighted prompt is not cut in the aligned style.
+        """
         words = caption if caption is not None else self.adapter.config.caption
+        text, style = (prompt, self.style) if isinstance(prompt, str) else (prompt.text, weighted_style(self.style))
         return compose_facial_prompt(
-            prompt,
+            text,
             caption=analysis.description if words is None else words,
             regions=REGION_NAMES if self.style.words == "all" else regions,
             tokenizers=self.tokenizers,
-            style=self.style,
+            style=style,
         )
 
     @property
@@ -194,14 +212,23 @@ class Conditioner:
             tokens = self.adapter.facial_encoder.region_tokens(torch.stack([*images, zero]))
         return _Regional(tokens, padded.to(zero.device), valid.to(zero.device))
 
-    def _texts(
-        self, prompts: Sequence[FacialPrompt], negatives: Sequence[str], regional: "_Regional"
-    ) -> dict[str, Tensor | None]:
-        full = self._encode([[one.ids, one.ids_2] for one in prompts])
-        bare = self._encode([[one.text_only_ids, one.text_only_ids_2] for one in prompts])
-        negative = self._encode(
-            [[plain_ids(text, tokenizer, self.style.length) for tokenizer in self.tokenizers] for text in negatives]
-        )
+    def _weighted(self, prompt: str) -> WeightedPrompt:
+        parsed = WeightedPrompt.parse(prompt)
+        return parsed if self.style.marking == "release" else parsed.trimmed()
+
+    def _encoded(
+        self, prompts: Sequence[FacialPrompt], negatives: Sequence[str], *, weights: Sequence[WeightedPrompt] | None
+    ) -> EncodedPrompts:
+        parts = (self.text_encoders, self.tokenizers)
+        how: dict[str, Any] = {"style": self.style, "layer": self.adapter.config.quirks.text_layer}
+        if weights is None:
+            encoded = encode_prompts(prompts, negatives, *parts, **how)
+        else:
+            encoded = WeightedTextEncoder(*parts, **how).encode(prompts, weights, negatives)
+        return encoded.to(self.adapter.facial_encoder.device)
+
+    def _texts(self, encoded: EncodedPrompts, regional: "_Regional") -> dict[str, Tensor | None]:
+        full, bare, negative = encoded.full, encoded.text_only, encoded.negative
         negative_tokens = negative.tokens
         if self.adapter.config.quirks.negative_regions:
             negative_tokens = self._fuse(negative.tokens, regional, nobody=True)
@@ -223,16 +250,6 @@ class Conditioner:
         tokens, nothing = regional.tokens[:-1], regional.tokens[-1:]
         given = nothing.expand_as(tokens) if nobody else tokens
         return encoder.fuse(text.to(encoder.dtype), given, regional.positions, regional.valid).to(text.dtype)
-
-    def _encode(self, ids: Sequence[Sequence[Tensor | None]]) -> TextEmbeddings:
-        streams = [
-            torch.cat([row[index] for row in ids])  # type: ignore[misc]
-            for index in range(len(self.text_encoders))
-        ]
-        encoded = encode_text(self.text_encoders, streams, layer=self.adapter.config.quirks.text_layer)
-        device = self.adapter.facial_encoder.device
-        pooled = None if encoded.pooled is None else encoded.pooled.to(device)
-        return TextEmbeddings(encoded.tokens.to(device), pooled)
 
     def _with_identity(
         self,

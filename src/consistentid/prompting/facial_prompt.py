@@ -87,7 +87,7 @@ def compose_facial_prompt(
     )
 
 
-def plain_ids(text: str, tokenizer: Any, length: int) -> Int[Tensor, "1 l"]:
+def plain_ids(text: str, tokenizer: Any, length: int | None) -> Int[Tensor, "1 l"]:
     """Token ids of a text without markers, cut (with an end token) and padded as the stock pipelines do."""
     tokens = tokenize_marked(text, tokenizer) if MARKER not in text else _literal(text, tokenizer)
     return torch.tensor([tokens.fitted(length, tokenizer.pad_token_id, always_end=True).ids])
@@ -116,7 +116,8 @@ def _compose_as_release(
     marked, marked_regions = mark_as_release(caption, regions, MARKER)
     text = style.joined.format_map({"prompt": prompt, "caption": marked})
     tokens = tokenize_marked(text, tokenizer)
-    if tokens.length_with_markers > style.length and style.joined_long is not None:
+    too_long = style.length is not None and tokens.length_with_markers > style.length
+    if too_long and style.joined_long is not None:
         text = style.joined_long.format_map({"prompt": prompt, "caption": marked})
         tokens = tokenize_marked(text, tokenizer)
     return text, marked_regions, tokens
@@ -131,7 +132,7 @@ def _compose_clauses(
         marked = ", ".join(clause.marked(MARKER) for clause in clauses)
         text = style.joined.format_map({"prompt": prompt, "caption": marked}) if prompt and marked else prompt or marked
         tokens = tokenize_marked(text, tokenizer)
-        if len(tokens.ids) <= style.length:
+        if style.length is None or len(tokens.ids) <= style.length:
             break
     return text, tuple(region for clause in clauses for region in clause.regions), tokens
 

@@ -22,7 +22,7 @@ class FacialPromptStyle(BaseModel):
         words: the regions that are marked: all of them, so that the text does not depend on what the photo shows, or
             (release) only those with an image.
         max_caption: longer captions (in characters) are dropped; None: any length is taken and shortened.
-        length: tokens of the text encoder's context.
+        length: tokens of the text encoder's context; None: texts are neither cut nor padded.
         always_end: whether a cut text still ends with the end token; the release did not.
         text_only: the text before the merge step.
         mark_all_streams: whether every tokenizer knows the marker; the release added it to SDXL's first only, so in
@@ -38,7 +38,7 @@ class FacialPromptStyle(BaseModel):
     marking: Literal["clauses", "release"]
     words: Literal["all", "with_image"] = "all"
     max_caption: int | None = Field(None, gt=0)
-    length: int = Field(77, gt=2)
+    length: int | None = Field(77, gt=2)
     always_end: bool = True
     text_only: Literal["with_caption", "prompt"] = "with_caption"
     mark_all_streams: bool = True

@@ -23,8 +23,10 @@ class MarkedTokens:
         """Tokens when each marker counts as one."""
         return len(self.ids) + len(self.positions)
 
-    def fitted(self, length: int, pad: int, *, always_end: bool) -> "MarkedTokens":
-        """Cut or padded to `length` tokens; positions that are cut off are dropped."""
+    def fitted(self, length: int | None, pad: int, *, always_end: bool) -> "MarkedTokens":
+        """Cut or padded to `length` tokens; positions that are cut off are dropped. None: as it is."""
+        if length is None:
+            return self
         ids = self.ids[:length]
         last = length
         if always_end and len(self.ids) > length:
