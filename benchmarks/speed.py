@@ -1,9 +1,9 @@
-"""Time and memory at the real layout of SD 1.5, against the plain pipeline and the release's way, as ratios.
+"""Time and memory at the real layouts of SD 1.5 and SDXL, against the plain pipeline and the release's way, as ratios.
 
 Usage: python benchmarks/speed.py [--steps 8] [--size 256] [--threads 2] [--clock wall|cpu] [--out docs/benchmarks.md]
 
 Weights are random. Times that are compared are measured in one process; memory is the high-water mark of a
-process of its own for each of the two ways. About 6 minutes and 9 GB on two cores.
+process of its own for each of the two ways. About 8 minutes and 13 GB on two cores.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from full_size import num_bytes
 
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.optimisation import Optimisation, optimise
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 from consistentid.identity.conditioner import Conditioner
@@ -137,31 +139,78 @@ def measure(options: argparse.Namespace) -> Times:
 
 @torch.no_grad()
 def variants(generator: PortraitGenerator, times: Times, options: argparse.Namespace) -> None:
-    """One U-Net call with guidance and the adapter in it, in different ways."""
-    unet, adapter = generator.pipeline.unet, generator.adapter
-    side = options.size // 8
-    latents, text, tokens = torch.randn(2, 4, side, side), torch.zeros(2, 77, 768), torch.zeros(2, 4, 768)
-
-    def step() -> None:
-        given = {"image_embeds": [torch.zeros(2, 1, 1)]}
-        with adapter.fixed_tokens(tokens):
-            unet(latents, 500, text, added_cond_kwargs=given)
+    """One U-Net call with guidance and the adapter in it, and one decoding, in different ways."""
+    pipeline, adapter = generator.pipeline, generator.adapter
+    unet, vae = pipeline.unet, pipeline.vae
+    step = unet_call(unet, adapter, size=options.size)
+    text = torch.zeros(2, 77, unet.config.cross_attention_dim)
 
     def keys_and_values() -> None:
         for layer in attention_layers(unet):
             if layer.is_cross:
                 layer.module.to_k(text), layer.module.to_v(text)
 
+    def decode() -> None:
+        vae.decode(torch.randn(1, 4, 80, 80))
+
     adapter.set_scale(1.0)
     times.take("step", step, repeats=2)
     times.take("key and value layers of a step", keys_and_values, repeats=3)
+    optimise(pipeline, Optimisation(channels_last=False, attention_slicing=True))
+    times.take("step, attention slicing", step, repeats=2)
     adapter.detach()
-    unet.to(memory_format=torch.channels_last)
-    adapter.attach(generator.pipeline, merge_loras=True)
+    times.take("decoding of 640 x 640", decode)
+    optimise(pipeline, Optimisation(channels_last=False, vae_tiling=True))
+    times.take("decoding of 640 x 640, tiled", decode)
+    adapter.attach(pipeline, merge_loras=False)
+    times.take("step, LoRAs beside", step, repeats=2)
+    adapter.detach()
+    adapter.attach(pipeline, merge_loras=True)
+    optimise(pipeline, Optimisation())
     times.take("step, channels_last", step, repeats=2)
-    adapter.detach()
-    adapter.attach(generator.pipeline, merge_loras=False)
-    times.take("step, LoRAs beside, channels_last", step, repeats=2)
+    optimise(pipeline, Optimisation(compile=True))
+    times.take("first compiled step", step)
+    times.take("step, channels_last, compiled", step, repeats=2)
+
+
+def unet_call(
+    unet: Any, adapter: Any, *, size: int, identity: bool = True, dtype: torch.dtype = torch.float32
+) -> Callable[[], None]:
+    """One call with guidance, with the identity tokens or as the plain U-Net."""
+    width, side = unet.config.cross_attention_dim, size // 8
+    latents, text = torch.randn(2, 4, side, side).to(dtype), torch.zeros(2, 77, width, dtype=dtype)
+    tokens = torch.zeros(2, 4, width, dtype=dtype)
+    given: dict[str, Any] = {}
+    if unet.config.addition_embed_type == "text_time":
+        given = {"text_embeds": torch.zeros(2, 1280, dtype=dtype), "time_ids": torch.zeros(2, 6)}
+
+    def call() -> None:
+        if not identity:
+            unet(latents, 500, text, added_cond_kwargs=given)
+            return
+        with adapter.fixed_tokens(tokens):
+            unet(latents, 500, text, added_cond_kwargs={**given, "image_embeds": [torch.zeros(2, 1, 1, dtype=dtype)]})
+
+    return call
+
+
+@torch.no_grad()
+def sdxl(options: argparse.Namespace) -> Times:
+    """Steps of SDXL's U-Net in bfloat16, alone and with the adapter."""
+    dtype, times = torch.bfloat16, Times()
+    times.clock = CLOCKS[options.clock]  # type: ignore[method-assign]
+    unet = full_size.unet("sdxl", dtype)
+    adapter = full_size.adapter("sdxl", unet)
+    adapter.load_state({key: value.to(dtype) for key, value in adapter.state().items()})
+    adapter.facial_encoder.to(dtype)
+    call = partial(unet_call, unet, adapter, size=options.size, dtype=dtype)
+    call(identity=False)()  # warm
+    times.take("SDXL, step of the plain U-Net", call(identity=False), repeats=2)
+    adapter.attach(unet, merge_loras=True)
+    adapter.set_scale(1.0)
+    call()()
+    times.take("SDXL, step with the adapter", call(), repeats=2)
+    return times
 
 
 def peak(options: argparse.Namespace, *, way: str) -> dict[str, float]:
@@ -189,7 +238,7 @@ def report(times: dict[str, float], memory: dict[str, dict[str, float]], options
     whole = conditioning + times["our denoising"]
     again = times["second run, conditioning"]
     own, ours, stock = memory["ours"]["weights"], memory["ours"]["peak"], memory["plain"]["peak"]
-    last = times["step, channels_last"]
+    step, last = times["step"], times["step, channels_last"]
     both = conditioning + times["zero image, once per installation"]
     rows = [
         ("conditioning of a new photo / one by one", conditioning / times["conditioning, one by one"], "0.50"),
@@ -197,9 +246,17 @@ def report(times: dict[str, float], memory: dict[str, dict[str, float]], options
         ("whole / (plain denoising + conditioning)", whole / (times["plain denoising"] + conditioning), "1.10"),
         ("second run, conditioning / whole", again / (again + times["our denoising"]), "0.01"),
         ("(peak memory - adapter and image encoder) / plain", (ours - own) / stock, "1.15"),
-        ("kept key and value layers / step", times["key and value layers of a step"] / times["step"], "-"),
-        ("step with LoRAs beside / merged", times["step, LoRAs beside, channels_last"] / last, "-"),
-        ("step in channels_last / contiguous", last / times["step"], "-"),
+        ("kept key and value layers / step", times["key and value layers of a step"] / step, "-"),
+        ("step with LoRAs beside / merged", times["step, LoRAs beside"] / step, "-"),
+        ("step with attention slicing / without", times["step, attention slicing"] / step, "-"),
+        ("decoding in tiles / whole", times["decoding of 640 x 640, tiled"] / times["decoding of 640 x 640"], "-"),
+        ("step in channels_last / contiguous", last / step, "-"),
+        ("compiled step / not compiled", times["step, channels_last, compiled"] / last, "-"),
+        (
+            "SDXL, step with the adapter / plain",
+            times["SDXL, step with the adapter"] / times["SDXL, step of the plain U-Net"],
+            "-",
+        ),
     ]
     table = "\n".join(f"| {name} | {ratio:.3f} | {limit} |" for name, ratio, limit in rows)
     measured = "\n".join(f"| {name} | {value:.2f} s |" for name, value in times.items())
@@ -213,7 +270,8 @@ def report(times: dict[str, float], memory: dict[str, dict[str, float]], options
 
 PAGE = """# Benchmarks
 
-SD 1.5 in its real layout with random weights, {steps} steps at {size} × {size}, batch 1, guidance, float32. Made by
+SD 1.5 in its real layout with random weights, {steps} steps at {size} × {size}, batch 1, guidance, float32, and
+SDXL's U-Net in bfloat16. Made by
 
 ```bash
 python benchmarks/speed.py --steps {steps} --size {size} --threads {threads} --clock {clock} --out docs/benchmarks.md
@@ -269,14 +327,16 @@ def main() -> None:
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--parts", type=Path, default=Path("out/speed"), help="numbers of each part, to go on from")
-    parser.add_argument("--way", choices=["times", "plain", "ours"], help="measure only this, print JSON")
+    parser.add_argument("--way", choices=["times", "sdxl", "plain", "ours"], help="measure only this, print JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.way is not None:
-        measured = measure(options) if options.way == "times" else peak(options, way=options.way)
+        ways = {"times": measure, "sdxl": sdxl}
+        measured = ways[options.way](options) if options.way in ways else peak(options, way=options.way)
         print(json.dumps(measured))
         return
-    page = report(in_process("times", options), {way: in_process(way, options) for way in ("plain", "ours")}, options)
+    times = in_process("times", options) | in_process("sdxl", options)
+    page = report(times, {way: in_process(way, options) for way in ("plain", "ours")}, options)
     print(page)
     if options.out is not None:
         options.out.write_text(page)

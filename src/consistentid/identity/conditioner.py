@@ -12,6 +12,7 @@ from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES, REGIONS
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.broadcast import batch_size, each
 from consistentid.identity.cached_encoder import CachedImageEncoder
 from consistentid.identity.checksum import WeightsChecksum
 from consistentid.identity.conditioning import Conditioning
@@ -124,18 +125,18 @@ class Conditioner:
             InvalidSettings: faces, prompts, negative prompts or captions differ in number; compel is not installed.
             InvalidPrompt: see `compose_facial_prompt` and `WeightedPrompt.parse`.
         """
-        count = _batch_size(analysis, prompt, negative_prompt, caption)
-        analyses = _each(analysis, count)
+        count = batch_size(analysis, prompt, negative_prompt, caption)
+        analyses = each(analysis, count)
         references = self._references(analyses)
         shown = [[name for name in reference.regions if regions is None or name in regions] for reference in references]
         _check_regions(regions)
-        texts = [self._weighted(text) if weighted else text for text in _each(prompt, count)]
+        texts = [self._weighted(text) if weighted else text for text in each(prompt, count)]
         encoded = self._encoded(
             [
                 self.facial_prompt(text, face, regions=names, caption=words)
-                for text, face, names, words in zip(texts, analyses, shown, _each(caption, count), strict=True)
+                for text, face, names, words in zip(texts, analyses, shown, each(caption, count), strict=True)
             ],
-            _each(negative_prompt, count),
+            each(negative_prompt, count),
             weights=texts if weighted else None,
         )
         prompts = encoded.prompts
@@ -292,20 +293,6 @@ class _Regional:
 
 def _take(reference: ReferenceImages, encoded: Any) -> _References:
     return _References(next(encoded), {name: next(encoded) for name in reference.regions})
-
-
-def _batch_size(*values: object) -> int:
-    lengths = {len(value) for value in values if isinstance(value, list | tuple)}
-    if len(lengths) > 1 or 0 in lengths:
-        raise InvalidSettings(
-            f"lists of {' and '.join(str(length) for length in sorted(lengths))} entries were given for faces, "
-            "prompts, negative prompts and captions; give one for all or one for each image"
-        )
-    return lengths.pop() if lengths else 1
-
-
-def _each(value: Any, count: int) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value] * count
 
 
 def _check_regions(regions: Collection[str] | None) -> None:

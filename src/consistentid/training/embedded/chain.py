@@ -216,7 +216,9 @@ class Chain:
         text, tokens = self.config.text, self.config.tokens
         tokenize = facial_prompt_tokenizer(self.tokenizer)
         self._warm_up_with("text", TextTask(models.text_encoder, tokenize, batch_size=text.batch_size), text.loop)
-        self._warm_up_with("tokens", TokenTask(models, self._sampler(contradict=0.0), tokens.batch_size), tokens.loop)
+        task = TokenTask(models, self._sampler(contradict=0.0), tokens.batch_size)
+        with task.recorder:
+            self._warm_up_with("tokens", task, tokens.loop)
 
     def _warm_up_with(self, name: str, task: Task, loop: LoopConfig) -> None:
         folder = self.config.out / name
