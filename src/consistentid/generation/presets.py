@@ -23,7 +23,7 @@ class Preset:
 
 
 PRESETS = {
-    "embedded": Preset(steps=30, guidance=3.0),
+    "embedded": Preset(steps=30, guidance=2.5, scheduler="ddpm"),  # fresh noise in every step mends early mistakes
     # Demos of the release: Euler, merge step 30 of 50, 512 x 768 (SDXL 864 x 1152); paper: guidance 5.
     "sd15": Preset(steps=50, guidance=5.0, scheduler="euler", size=(512, 768)),
     "sdxl": Preset(steps=50, guidance=5.0, scheduler="euler", size=(864, 1152), batch_size=1),
