@@ -106,7 +106,6 @@ def test_mistakes_are_one_sentence(run: Run, model: Path, photo: Path, arguments
 
 
 def test_prompt_weights(run: Run, model: Path, photo: Path, tmp_path: Path) -> None:
-    pytest.importorskip("compel")
     common = ("--model", model, "--dtype", "float32", "--steps", 1)
     code, _, err = run("generate", photo, "a (smiling)1.3 person", *common, "--prompt-weighting")
     assert (code, err) == (0, "")

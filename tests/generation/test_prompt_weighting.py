@@ -20,8 +20,6 @@ from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.stored import from_tensors, to_tensors
 from consistentid.identity.conditioner import Conditioning
 
-pytest.importorskip("compel")
-
 PLAIN, WEIGHTED = "a smiling portrait of a person", "a (smiling)1.4 portrait of a (person)0.7"
 LONG = f"{WEIGHTED}, " + ", ".join(["a garden"] * 12)  # the tiny tokenizer reads letters
 SHORT: dict[str, Any] = {"steps": 2, "merge_step": 0, "output_type": "latent"}

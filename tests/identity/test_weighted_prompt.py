@@ -8,9 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consistentid.errors import InvalidPrompt, InvalidSettings
-
-pytest.importorskip("compel")
-
 from consistentid.identity.weighted_prompt import WeightedPrompt, text_of
 
 

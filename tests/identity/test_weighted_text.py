@@ -2,13 +2,9 @@
 
 import pytest
 import torch
-
-from consistentid.errors import InvalidPrompt
-
-pytest.importorskip("compel")
-
 from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
 
+from consistentid.errors import InvalidPrompt
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
 from consistentid.identity.config import OFFICIAL_SD15, OFFICIAL_SDXL, Quirks

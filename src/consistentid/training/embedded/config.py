@@ -45,7 +45,8 @@ class DiffusionStage(BaseModel):
     Attributes:
         train: parts whose weights change; `base` is the U-Net itself.
         contradict: see `StoreSampler.contradict`.
-        strangers: see `StoreSampler.strangers`; without `step.prior_weight` these samples teach nothing.
+        strangers: see `StoreSampler.strangers`; without `step.prior_weight` and `step.contrast_weight` these
+            samples teach nothing.
     """
 
     model_config = ConfigDict(extra="forbid")
