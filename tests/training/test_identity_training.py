@@ -19,7 +19,7 @@ from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.store import GENDERS, MIXED_REGIONS, References, Targets, fit_prior
 from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.latent_regression import Told
+from consistentid.training.latent_regression import LatentRegression, Told
 from consistentid.training.step import StepConfig, TrainingModels, spread, training_step
 
 _PHOTOS, _VIEWS, _BATCH = 6, 2, 4
@@ -222,7 +222,7 @@ def _fit(
     embeddings: Tensor, latents: Tensor, words: Tensor, *, face: Tensor | None = None, places: Tensor | None = None
 ) -> IdentityPrior:
     size = latents.shape[-2:]
-    return IdentityPrior.fit(
+    regression = LatentRegression.fit(
         embeddings,
         latents,
         words,
@@ -230,6 +230,7 @@ def _fit(
         face=torch.ones(size) if face is None else face,
         places=torch.zeros(1, *size) if places is None else places,
     )
+    return IdentityPrior.around(regression, embeddings, latents, words)
 
 
 def _told(people: Tensor, expression: int = 0) -> Told:

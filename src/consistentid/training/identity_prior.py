@@ -5,7 +5,6 @@ a U-Net drew everybody alike, while linear regression told 85 % of people never 
 that few steps of following them make the U-Net listen to the identity tokens.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -41,39 +40,18 @@ class IdentityPrior:
     nuisance_variances: Float[Tensor, " p"]
 
     @classmethod
-    def fit(
+    def around(
         cls,
+        regression: LatentRegression,
         identity: Float[Tensor, "n d"],
         latents: Float[Tensor, "n v c h w"],
         words: Int[Tensor, "n v a"],
-        *,
-        choices: Sequence[int],
-        face: Float[Tensor, "h w"],
-        places: Float[Tensor, "r h w"],
     ) -> Self:
-        """Fit to n photos of v targets each.
-
-        Args:
-            identity: embeddings.
-            latents: of the targets.
-            words: see `Told`, of the targets.
-            choices: number of words of each attribute.
-            face: how often each place shows the face, 0..1.
-            places: share of each place that belongs to a region, 0..1.
-        """
-        channels = latents.shape[2]
+        """The spread around a regression, measured on what it was fitted to."""
         flat = latents.double().flatten(2)
-        regression = LatentRegression.fit(
-            identity,
-            flat,
-            words,
-            choices=choices,
-            face=_everywhere(((face.double() - 0.1) / 0.5).clamp(0, 1), channels),
-            places=_everywhere(places.float(), channels),
-        )
         said = torch.rand(words.shape, generator=torch.Generator().manual_seed(0)) < _SAID
         people = identity[:, None].expand(-1, latents.shape[1], -1).flatten(0, 1)
-        told = Told.of_people(people, (words * said).flatten(0, 1), regions=len(places))
+        told = Told.of_people(people, (words * said).flatten(0, 1), regions=len(regression.places))
         expected = regression.expected(told).double()
         residual = flat.flatten(0, 1) - expected
         nuisance_variances, nuisance = torch.linalg.eigh(residual.T @ residual / len(residual))
@@ -126,8 +104,3 @@ class IdentityPrior:
     def _distance(self, error: Float[Tensor, "b p"]) -> Float[Tensor, ""]:
         weights = 1 / self._floored
         return ((error @ self.directions).square() * weights).sum(1).mean() / (self.variances * weights).sum()
-
-
-def _everywhere(maps: Float[Tensor, "*n h w"], channels: int) -> Float[Tensor, "*n p"]:
-    """The same maps for every channel of the latents, flat."""
-    return maps.unsqueeze(-3).expand(*maps.shape[:-2], channels, *maps.shape[-2:]).flatten(-3)

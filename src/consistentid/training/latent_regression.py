@@ -65,12 +65,12 @@ class LatentRegression:
     def fit(
         cls,
         identity: Float[Tensor, "n d"],
-        latents: Float[Tensor, "n v p"],
+        latents: Float[Tensor, "n v c h w"],
         words: Int[Tensor, "n v a"],
         *,
         choices: Sequence[int],
-        face: Float[Tensor, " p"],
-        places: Float[Tensor, "r p"],
+        face: Float[Tensor, "h w"],
+        places: Float[Tensor, "r h w"],
     ) -> Self:
         """Ridge regressions.
 
@@ -79,27 +79,17 @@ class LatentRegression:
             latents: of v targets of each photo.
             words: as in `Told`, of each target.
             choices: number of words of each attribute.
-            face: how much the embedding may decide, 0..1.
-            places: see above.
+            face: how much the embedding may decide in each place, 0..1.
+            places: share of each place that belongs to a region, 0..1.
         """
-        held = one_hot(words, choices).double()
-        mean, usual, centre = latents.mean((0, 1)), held.mean((0, 1)), identity.double().mean(0)
-        spread = identity.double().std(0, correction=0).clamp(min=1e-6)
-        people = (identity.double() - centre) / spread
-        effects = _ridge((held - usual).flatten(0, 1), (latents - mean).flatten(0, 1), 1e-3)
-        rest = (latents - mean - (held - usual) @ effects).mean(1)
-        slope = _AMPLIFICATION * _ridge(people, rest, _SHRINKAGE) * face
-        habits = _AMPLIFICATION * _ridge(people, held.mean(1) - usual, _SHRINKAGE)
-        return cls(
-            centre=centre.float(),
-            mean=mean.float(),
-            slope=(slope / spread[:, None]).float(),
-            effects=effects.float(),
-            choices=tuple(choices),
-            usual=usual.float(),
-            habits=(habits / spread[:, None]).float(),
-            places=places,
-        )
+        flat, held, people = latents.double().flatten(2), one_hot(words, choices).double(), identity.double()
+        mean, usual, centre = flat.mean((0, 1)), held.mean((0, 1)), people.mean(0)
+        effects = _ridge((held - usual).flatten(0, 1), (flat - mean).flatten(0, 1), 1e-3)
+        rest = (flat - mean - (held - usual) @ effects).mean(1)
+        slope = _AMPLIFICATION * _ridge(people - centre, rest, _SHRINKAGE) * _everywhere(face, latents.shape[2])
+        habits = _AMPLIFICATION * _ridge(people - centre, held.mean(1) - usual, _SHRINKAGE)
+        centre, mean, slope, effects, usual, habits = (x.float() for x in (centre, mean, slope, effects, usual, habits))
+        return cls(centre, mean, slope, effects, tuple(choices), usual, habits, _everywhere(places, latents.shape[2]))
 
     @property
     def total_slope(self) -> Float[Tensor, "d p"]:
@@ -125,7 +115,12 @@ def one_hot(words: Int[Tensor, "*n a"], choices: Sequence[int]) -> Float[Tensor,
     return torch.cat(columns, -1).float()
 
 
+def _everywhere(maps: Float[Tensor, "*n h w"], channels: int) -> Float[Tensor, "*n p"]:
+    """The same maps for every channel of the latents, flat."""
+    return maps.unsqueeze(-3).expand(*maps.shape[:-2], channels, *maps.shape[-2:]).flatten(-3)
+
+
 def _ridge(inputs: Tensor, outputs: Tensor, penalty: float) -> Tensor:
-    """Least squares with a penalty in units of an input's variance of 1."""
-    identity = torch.eye(inputs.shape[1], dtype=inputs.dtype)
-    return torch.linalg.solve(inputs.T @ inputs + penalty * len(inputs) * identity, inputs.T @ outputs)
+    """Least squares of centred inputs, with a penalty in units of each input's variance."""
+    variances = inputs.square().mean(0).clamp(min=1e-12)
+    return torch.linalg.solve(inputs.T @ inputs + penalty * len(inputs) * variances.diag(), inputs.T @ outputs)

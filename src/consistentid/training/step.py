@@ -119,9 +119,23 @@ def _predict(
     if conditions.fused:
         text = models.adapter.facial_encoder(text, batch.region_features, batch.positions, conditions.valid)
     kept = conditions.identity
-    models.adapter.set_image_features(torch.where(kept[:, None, None], batch.whole_features, models.zero_features))
-    embeddings = (batch.identity_embedding * kept[:, None])[:, None]
-    prediction: Tensor = models.unet(noisy, timesteps, text, added_cond_kwargs={"image_embeds": [embeddings]}).sample
+    features = torch.where(kept[:, None, None], batch.whole_features, models.zero_features)
+    return predict(models, noisy, timesteps, text, batch.identity_embedding * kept[:, None], features)
+
+
+def predict(
+    models: TrainingModels,
+    noisy: Float[Tensor, "b c h w"],
+    timesteps: Int[Tensor, " b"],
+    text: Float[Tensor, "b l dt"],
+    identity: Float[Tensor, "b d"],
+    image_features: Float[Tensor, "b t di"],
+) -> Float[Tensor, "b c h w"]:
+    """The U-Net's prediction for texts, identity embeddings and hidden states of the reference's head."""
+    models.adapter.set_image_features(image_features)
+    prediction: Tensor = models.unet(
+        noisy, timesteps, text, added_cond_kwargs={"image_embeds": [identity[:, None]]}
+    ).sample
     return prediction
 
 

@@ -1,7 +1,7 @@
 """Random batches from the stores: which words are said, which reference is shown."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ from consistentid.training.embedded.store import (
     HAIRS,
     MIXED_REGIONS,
     PRIOR_WORDS,
+    VOCABULARY,
     References,
     Targets,
 )
@@ -73,7 +74,7 @@ class StoreSampler:
         where = torch.tensor([[found.get(name, 0) for name in REGION_NAMES] for found in positions])
         person = replace(shown, photos=np.where(stranger, shown.photos, photos), views=np.zeros_like(shown.views))
         identity = person.of(self.references.identity)
-        asked = torch.tensor([GENDERS.index(text.asked.gender) for text in texts])
+        asked = torch.tensor([text.words[0] for text in texts])
         identity = identity + self._towards(asked, torch.from_numpy(shown.photos)) * torch.from_numpy(stranger)[:, None]
         return Batch(
             latents=self.latents[photos, variants].float(),
@@ -87,7 +88,7 @@ class StoreSampler:
             region_masks=self.targets.regions[photos, variants].float(),
             target_identity=identity,
             region_identity=shown.region_people(identity, self.references.identity[:, 0]),
-            words=torch.tensor([_indices(text.asked) for text in texts])[:, PRIOR_WORDS],
+            words=torch.tensor([text.words for text in texts])[:, PRIOR_WORDS],
             stranger=torch.from_numpy(stranger),
         )
 
@@ -115,22 +116,22 @@ class StoreSampler:
 
     def _stated(self, photo: int, variant: int, contradicts: bool, rng: np.random.Generator) -> Attributes:
         """What is true of the target."""
-        gender, expression, hair, background = self.targets.words[photo, variant].tolist()
-        stated = Attributes(GENDERS[gender], EXPRESSIONS[expression], HAIRS[hair], BACKGROUNDS[background])
+        words = self.targets.words[photo, variant].tolist()
+        stated = Attributes(*(names[index] for names, index in zip(VOCABULARY, words, strict=True)))
         said = stated.subset(rng, keep=0.6)
         if contradicts:
             return Attributes(said.gender, stated.expression, stated.hair, said.background)
-        recoloured = hair != int(self.targets.words[photo, 0, 2])
+        recoloured = stated.hair != HAIRS[int(self.targets.words[photo, 0, 2])]
         return Attributes(said.gender, said.expression, stated.hair if recoloured else said.hair, said.background)
 
     def _imagined(self, photo: int, variant: int, rng: np.random.Generator) -> Attributes:
         """Anything, but for the background."""
         gender, expression, hair = (
-            names[rng.integers(1, len(names))] if rng.random() < 0.5 else None
+            names[rng.integers(1, len(names))] if rng.random() < 0.4 else None
             for names in (GENDERS, EXPRESSIONS, HAIRS[:-1])
         )
         background = BACKGROUNDS[int(self.targets.words[photo, variant, 3])]
-        return Attributes(gender, expression, hair, background).subset(rng, keep=1 if rng.random() < 0.5 else 0.6)
+        return Attributes(gender, expression, hair, background if rng.random() < 0.8 else None)
 
     def _reference(
         self, photos: np.ndarray, stranger: np.ndarray, contradicted: np.ndarray, rng: np.random.Generator
@@ -163,6 +164,11 @@ class _Text:
     prompt: str
     with_caption: bool
     contradicts: bool
+
+    @property
+    def words(self) -> list[int]:
+        """As `Targets.words`."""
+        return [names.index(word) for names, word in zip(VOCABULARY, astuple(self.asked), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -210,13 +216,3 @@ class _Reference:
     def region_people(self, person: Float[Tensor, "b d"], people: Float[Tensor, "m d"]) -> Float[Tensor, "b n d"]:
         """Embedding of whoever each region belongs to."""
         return torch.where(self.mixed[..., None], people[self.donors][:, None].float(), person[:, None])
-
-
-def _indices(attributes: Attributes) -> tuple[int, ...]:
-    """As `Targets.words`."""
-    return (
-        GENDERS.index(attributes.gender),
-        EXPRESSIONS.index(attributes.expression),
-        HAIRS.index(attributes.hair),
-        BACKGROUNDS.index(attributes.background),
-    )

@@ -26,6 +26,7 @@ from consistentid.training.embedded.augment import (
     replace_background,
 )
 from consistentid.training.identity_prior import IdentityPrior
+from consistentid.training.latent_regression import LatentRegression
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,9 @@ EXPRESSIONS = (None, "smiling", "serious")
 HAIRS = (None, *HAIR_COLOURS, "bald")
 BACKGROUNDS = (None, *BACKGROUND_COLOURS)
 GENDERS = (None, "man", "woman")
-PRIOR_WORDS = [1, 2]  # columns of `Targets.words` that the identity prior leaves to the text: expression and hair
-MIXED_REGIONS = ("ears", "eyes", "nose", "mouth")  # may show somebody else than the face does
+VOCABULARY = (GENDERS, EXPRESSIONS, HAIRS, BACKGROUNDS)  # of the columns of `Targets.words`
+PRIOR_WORDS = [1, 2]  # columns that the identity prior leaves to the text: expression and hair
+MIXED_REGIONS = tuple(name for name in REGION_NAMES if name != "face")  # may show somebody else than the face does
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Targets:
         images: RGB crops.
         foreground: the person, at latent resolution.
         regions: masks of the five regions, at latent resolution.
-        words: indices into GENDERS, EXPRESSIONS, HAIRS and BACKGROUNDS.
+        words: indices into `VOCABULARY`.
     """
 
     images: UInt8[Tensor, "n v 128 128 3"]
@@ -99,14 +101,14 @@ def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "
     """What embeddings of the references, expression and hair say about the targets' latents."""
     shown = targets.regions.float().mean((0, 1))
     mixed = torch.tensor([name in MIXED_REGIONS for name in REGION_NAMES])
-    return IdentityPrior.fit(
-        references.identity[:, 0],
-        latents,
-        targets.words[:, :, PRIOR_WORDS].long(),
-        choices=(len(EXPRESSIONS) - 1, len(HAIRS) - 1),
-        face=shown[REGION_NAMES.index("face")],
+    data = (references.identity[:, 0], latents, targets.words[:, :, PRIOR_WORDS].long())
+    regression = LatentRegression.fit(
+        *data,
+        choices=[len(VOCABULARY[column]) - 1 for column in PRIOR_WORDS],
+        face=((shown[REGION_NAMES.index("face")] - 0.1) / 0.5).clamp(0, 1),
         places=(2 * shown * mixed[:, None, None]).clamp(max=1),
     )
+    return IdentityPrior.around(regression, *data)
 
 
 def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:

@@ -16,7 +16,7 @@ from consistentid.dataset.samples import Batch
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.attention import AttentionRecorder, cross_attention_layers
 from consistentid.training.embedded.sampler import StoreSampler
-from consistentid.training.step import TrainingModels
+from consistentid.training.step import TrainingModels, predict
 
 _FACE = REGION_NAMES.index("face")
 _PARTS = 0.3 / (len(REGION_NAMES) - 1)  # weight of each other region, which tells little of who it is
@@ -74,10 +74,8 @@ class TokenTask:
         models = self.models
         steps = torch.randint(models.scheduler.config.num_train_timesteps, (len(fused),), generator=generator)
         noisy = models.scheduler.add_noise(batch.latents, torch.randn(batch.latents.shape, generator=generator), steps)
-        models.adapter.set_image_features(batch.whole_features)
-        embeddings = batch.identity_embedding[:, None]
         with self.recorder.recording(batch.positions):
-            models.unet(noisy, steps, fused, added_cond_kwargs={"image_embeds": [embeddings]})
+            predict(models, noisy, steps, fused, batch.identity_embedding, batch.whole_features)
         seen = batch.valid[:, _FACE]
         shares = torch.stack([maps[seen][..., _FACE].mean() for maps in self.recorder.maps])
         return (_SHARE / shares.clamp(min=1e-6)).log().clamp(min=0).mean()
