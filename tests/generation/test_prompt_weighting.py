@@ -18,7 +18,7 @@ from consistentid.generation.reproduce import reproduce
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.stored import from_tensors, to_tensors
-from consistentid.identity.conditioner import Conditioning
+from consistentid.identity.conditioning import Conditioning
 
 PLAIN, WEIGHTED = "a smiling portrait of a person", "a (smiling)1.4 portrait of a (person)0.7"
 LONG = f"{WEIGHTED}, " + ", ".join(["a garden"] * 12)  # the tiny tokenizer reads letters

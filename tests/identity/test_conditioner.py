@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from consistentid.errors import InvalidSettings
-from consistentid.identity.conditioner import Conditioner, Conditioning
+from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.conditioning import Conditioning
 
 EMBEDS = ("prompt_embeds", "text_only_embeds", "negative_embeds", "identity", "image_features")
 

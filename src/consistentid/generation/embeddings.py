@@ -13,7 +13,8 @@ from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.additions import expanded
 from consistentid.generation.clip_skip import without_last_layers
 from consistentid.generation.settings import GenerationSettings
-from consistentid.identity.conditioner import Conditioner, Conditioning
+from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.conditioning import Conditioning
 
 
 @dataclass(frozen=True, eq=False)

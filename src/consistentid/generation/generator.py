@@ -1,10 +1,8 @@
 """PortraitGenerator: photo and prompt -> portraits, on stock diffusers pipelines."""
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,20 +11,20 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
 from consistentid.generation.analyses import AnalysedPhoto, Analyses
-from consistentid.generation.callbacks import Cancel, StepReport, Stop, as_cancel, raise_if
-from consistentid.generation.denoise import OutputType, Rendered, denoise
+from consistentid.generation.callbacks import Cancel, StepReport, Stop
+from consistentid.generation.denoise import OutputType
 from consistentid.generation.embeddings import Embeddings, embed
-from consistentid.generation.fingerprint import analysis_sha256, dtype_name, model_sha256, photo_sha256
+from consistentid.generation.fingerprint import analysis_sha256, dtype_name, photo_sha256
 from consistentid.generation.loading import conditioner_for, load_parts
 from consistentid.generation.masks import fitted_inputs, with_automatic_mask
 from consistentid.generation.optimisation import Optimisation, offload
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
-from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches
+from consistentid.generation.renderer import Renderer
+from consistentid.generation.request import GenerationRequest, PreparedRequest
 from consistentid.generation.resolve import resolved_request
 from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
 from consistentid.generation.stored import conditioning_state, stored
@@ -74,8 +72,6 @@ class PortraitGenerator:
         self.pipeline = pipeline
         self.adapter = adapter
         self.policy = policy or PromptPolicy()
-        self.model = model
-        self.adapter_source = adapter_source
         if not adapter.is_attached:
             adapter.attach(pipeline, merge_loras=True)
         self.cache = cache or TensorCache()
@@ -83,7 +79,7 @@ class PortraitGenerator:
         self.conditioner.keep_in(self.cache)
         self._analyses = Analyses(analyzer)
         self._embeddings: Memory[Embeddings] = Memory(_REMEMBERED)
-        self._running = threading.Lock()  # identity scale, scheduler and image tokens are state of the one U-Net
+        self.renderer = Renderer(pipeline, adapter, model=model, adapter_source=adapter_source)
 
     @classmethod
     def from_pretrained(
@@ -225,13 +221,12 @@ class PortraitGenerator:
     @property
     def batch_size(self) -> int:
         """Images in one denoising run, unless the caller says otherwise."""
-        return PRESETS[self.adapter.config.base].batch_size
+        return self.renderer.batch_size
 
-    @cached_property
+    @property
     def weights_sha256(self) -> str:
         """Of every parameter that takes part."""
-        with self._running:
-            return model_sha256(self.pipeline, self.adapter)
+        return self.renderer.weights_sha256
 
     def expected(self, request: GenerationRequest, *, photo: Image.Image) -> dict[str, object]:
         """What the records of a request's portraits will say, as far as is known before the photo is analysed."""
@@ -284,76 +279,15 @@ class PortraitGenerator:
                 settings,
                 pipeline=self.pipeline,
                 conditioner=self.conditioner,
-                idle=self._running,
+                idle=self.renderer.running,
             )
 
         return self._embeddings.get(key, lambda: stored(self.cache, key, compute))
 
-    def render(
-        self,
-        prepared: Sequence[PreparedRequest],
-        *,
-        output_type: OutputType = "pil",
-        batch_size: int | None = None,
-        cancel: Cancel | Stop | None = None,
-        callback: Callable[[StepReport], None] | None = None,
-        progress: bool = False,
-    ) -> list[list[Portrait]]:
-        """Portraits of prepared requests, in their order; see `generate` for the arguments."""
-        shots = [[Shot(one, k) for k in range(one.settings.num_images)] for one in prepared]
-        runs = batches([shot for group in shots for shot in group], batch_size=batch_size or self.batch_size)
-        cancelled = as_cancel(cancel)
-        made: dict[int, Portrait] = {}
-        total = sum(run[0].prepared.settings.steps or 0 for run in runs)
-        with tqdm(total=total, desc="portraits", unit="step", disable=not progress, leave=False) as bar:
-
-            def report(step: StepReport) -> None:
-                bar.update()
-                if callback is not None:
-                    callback(step)
-
-            for run in runs:
-                rendered = self.run(run, cancelled=cancelled, report=report, output_type=output_type)
-                for position, (shot, one) in enumerate(zip(run, rendered, strict=True)):
-                    made[id(shot)] = self._portrait(shot, one, batch_size=len(run), batch_position=position)
-        return [[made[id(shot)] for shot in group] for group in shots]
-
-    def run(
-        self,
-        batch: Sequence[Shot],
-        *,
-        cancelled: Cancel,
-        report: Callable[[StepReport], None] = lambda _: None,
-        output_type: OutputType = "pil",
-    ) -> list[Rendered]:
-        """One denoising run of images with one `run_key`; runs of several threads wait for each other."""
-        raise_if(cancelled)
-        with self._running:
-            return denoise(
-                self.pipeline,
-                batch,
-                adapter=self.adapter,
-                cancelled=cancelled,
-                report=report,
-                output_type=output_type,
-            )
+    def render(self, prepared: Sequence[PreparedRequest], **options: Any) -> list[list[Portrait]]:
+        """Portraits of prepared requests, in their order; options as in `Renderer.render`."""
+        return self.renderer.render(prepared, **options)
 
     def _resolved(self, request: GenerationRequest) -> GenerationSettings:
         config = self.adapter.config
         return resolved_request(request, preset=PRESETS[config.base], config=config, pipeline=self.pipeline)
-
-    def _portrait(self, shot: Shot, rendered: Rendered, *, batch_size: int, batch_position: int) -> Portrait:
-        request = shot.prepared.request
-        if rendered.withheld:
-            logger.warning("the safety checker blacked image %d of %r", shot.index, request.prompt)
-        settings = shot.record(
-            model=self.model,
-            adapter=self.adapter_source,
-            weights_sha256=self.weights_sha256,
-            dtype=dtype_name(self.pipeline.unet),
-            device=str(self.pipeline._execution_device),
-            threads=torch.get_num_threads(),
-            batch_size=batch_size,
-            batch_position=batch_position,
-        )
-        return Portrait(settings, rendered.picture, rendered.latents, rendered.withheld)

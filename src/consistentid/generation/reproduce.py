@@ -49,7 +49,7 @@ def reproduce(
         )
         _check_photo(prepared, record)
         batch = [Shot(prepared, record.index)] * record.batch_size
-        rendered = generator.run(batch, cancelled=as_cancel(cancel))[record.batch_position]
+        rendered = generator.renderer.run(batch, cancelled=as_cancel(cancel))[record.batch_position]
         return Portrait(
             record.model_copy(update={"photo": prepared.photo}), rendered.picture, withheld=rendered.withheld
         )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from consistentid.generation.embeddings import Embeddings
-from consistentid.identity.conditioner import Conditioner, Conditioning
+from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.tensor_cache import TensorCache
 from consistentid.prompting.facial_prompt import FacialPrompt
 

@@ -1,7 +1,7 @@
 """Conditioner: analysed faces and prompts -> Conditioning, in batches."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -17,15 +17,13 @@ from consistentid.identity.cached_encoder import CachedImageEncoder
 from consistentid.identity.checksum import WeightsChecksum
 from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
-from consistentid.identity.reference import ReferenceImages, reference_images
+from consistentid.identity.reference import reference_images
 from consistentid.identity.tensor_cache import TensorCache
 from consistentid.identity.text import EncodedPrompts, encode_prompts
 from consistentid.identity.weighted_prompt import WeightedPrompt
 from consistentid.identity.weighted_text import WeightedTextEncoder, weighted_style
 from consistentid.prompting.facial_prompt import FacialPrompt, compose_facial_prompt
 from consistentid.prompting.style import style_named
-
-__all__ = ["Conditioner", "Conditioning"]
 
 # The order of the release's image list: by parser label, so eyes come before ears (design notes, method 3.6).
 _LABEL_ORDER = tuple(region.name for region in sorted(REGIONS, key=lambda region: region.official_labels))
@@ -126,28 +124,15 @@ class Conditioner:
             InvalidPrompt: see `compose_facial_prompt` and `WeightedPrompt.parse`.
         """
         count = batch_size(analysis, prompt, negative_prompt, caption)
+        _check_regions(regions)
         analyses = each(analysis, count)
         references = self._references(analyses)
         shown = [[name for name in reference.regions if regions is None or name in regions] for reference in references]
-        _check_regions(regions)
-        texts = [self._weighted(text) if weighted else text for text in each(prompt, count)]
-        encoded = self._encoded(
-            [
-                self.facial_prompt(text, face, regions=names, caption=words)
-                for text, face, names, words in zip(texts, analyses, shown, each(caption, count), strict=True)
-            ],
-            each(negative_prompt, count),
-            weights=texts if weighted else None,
-        )
-        prompts = encoded.prompts
-        slots = [self._slots(one, names) for one, names in zip(prompts, shown, strict=True)]
-        features = [
-            [reference.regions[name] for name, _ in pairs] for reference, pairs in zip(references, slots, strict=True)
-        ]
-        regional = self._regional(features, [[position for _, position in pairs] for pairs in slots])
-        text = self._texts(encoded, regional)
-        conditioning = self._with_identity(text, prompts, analyses, references if identity else None)
-        conditioning = replace(conditioning, regions=tuple(tuple(name for name, _ in pairs) for pairs in slots))
+        faces = list(zip(each(prompt, count), analyses, shown, each(caption, count), strict=True))
+        encoded = self._encoded(faces, each(negative_prompt, count), weighted=weighted)
+        slots = [self._slots(one, names) for one, names in zip(encoded.prompts, shown, strict=True)]
+        text = self._texts(encoded, self._regional(references, slots))
+        conditioning = self._with_identity(text, encoded.prompts, slots, analyses, references if identity else None)
         return conditioning.repeat(images_per_prompt) if images_per_prompt > 1 else conditioning
 
     def facial_prompt(
@@ -198,16 +183,19 @@ class Conditioner:
         images = {key: reference_images(face, self.adapter.config.quirks) for key, face in distinct.items()}
         flat = [image for reference in images.values() for image in (reference.whole, *reference.regions.values())]
         encoded = iter(self._placed(self._images.encode(self._images.pixels(flat))))
-        by_face = {key: _take(reference, encoded) for key, reference in images.items()}
+        by_face = {
+            key: _References(next(encoded), {name: next(encoded) for name in reference.regions})
+            for key, reference in images.items()
+        }
         return [by_face[id(analysis)] for analysis in analyses]
 
-    def _regional(self, features: list[list[Tensor]], positions: list[list[int]]) -> "_Regional":
+    def _regional(self, references: Sequence[_References], slots: Sequence[list[tuple[str, int]]]) -> "_Regional":
         """Region tokens of a batch; positions padded to the same number of regions, padded ones are invalid."""
-        n = max(1, *(len(row) for row in positions))
+        n = max(1, *(len(row) for row in slots))
         zero = self.zero_features
-        padded = torch.tensor([[*row, *[0] * (n - len(row))] for row in positions])
-        valid = torch.tensor([[index < len(row) for index in range(n)] for row in positions])
-        images = [image for row in features for image in row]
+        padded = torch.tensor([[*(position for _, position in row), *[0] * (n - len(row))] for row in slots])
+        valid = torch.tensor([[index < len(row) for index in range(n)] for row in slots])
+        images = [one.regions[name] for one, row in zip(references, slots, strict=True) for name, _ in row]
         tokens = None
         if images:
             tokens = self.adapter.facial_encoder.region_tokens(torch.stack([*images, zero]))
@@ -218,14 +206,26 @@ class Conditioner:
         return parsed if self.style.marking == "release" else parsed.trimmed()
 
     def _encoded(
-        self, prompts: Sequence[FacialPrompt], negatives: Sequence[str], *, weights: Sequence[WeightedPrompt] | None
+        self,
+        faces: Sequence[tuple[str, FaceAnalysis, list[str], str | None]],
+        negatives: Sequence[str],
+        *,
+        weighted: bool,
     ) -> EncodedPrompts:
+        """Facial prompts of prompt, face, shown regions and caption, and negative prompts, encoded."""
+        weights = [self._weighted(prompt) for prompt, *_ in faces] if weighted else []
+        texts: list[str | WeightedPrompt] = [*weights] or [prompt for prompt, *_ in faces]
+        prompts = [
+            self.facial_prompt(text, face, regions=names, caption=caption)
+            for text, (_, face, names, caption) in zip(texts, faces, strict=True)
+        ]
         parts = (self.text_encoders, self.tokenizers)
         how: dict[str, Any] = {"style": self.style, "layer": self.adapter.config.quirks.text_layer}
-        if weights is None:
-            encoded = encode_prompts(prompts, negatives, *parts, **how)
-        else:
-            encoded = WeightedTextEncoder(*parts, **how).encode(prompts, weights, negatives)
+        encoded = (
+            WeightedTextEncoder(*parts, **how).encode(prompts, weights, negatives)
+            if weights
+            else encode_prompts(prompts, negatives, *parts, **how)
+        )
         return encoded.to(self.adapter.facial_encoder.device)
 
     def _texts(self, encoded: EncodedPrompts, regional: "_Regional") -> dict[str, Tensor | None]:
@@ -256,6 +256,7 @@ class Conditioner:
         self,
         text: dict[str, Tensor | None],
         prompts: Sequence[FacialPrompt],
+        slots: Sequence[list[tuple[str, int]]],
         analyses: Sequence[FaceAnalysis],
         references: list[_References] | None,
     ) -> Conditioning:
@@ -269,6 +270,7 @@ class Conditioner:
             negative_identity=nobody,
             negative_image_features=nothing,
             facial_prompts=tuple(prompts),
+            regions=tuple(tuple(name for name, _ in row) for row in slots),
         )
 
     def _placed(self, tensor: Tensor) -> Tensor:
@@ -289,10 +291,6 @@ class _Regional:
     tokens: Float[Tensor, "m d"] | None
     positions: Int[Tensor, "b n"]
     valid: Bool[Tensor, "b n"]
-
-
-def _take(reference: ReferenceImages, encoded: Any) -> _References:
-    return _References(next(encoded), {name: next(encoded) for name in reference.regions})
 
 
 def _check_regions(regions: Collection[str] | None) -> None:
