@@ -3,7 +3,7 @@
 Usage: python benchmarks/speed.py [--steps 8] [--size 256] [--threads 2] [--clock wall|cpu] [--out docs/benchmarks.md]
 
 Weights are random. Times that are compared are measured in one process; memory is the high-water mark of a
-process of its own for each of the two ways. About 8 minutes and 13 GB on two cores.
+process of its own for each of the two ways.
 """
 
 import argparse
