@@ -15,7 +15,7 @@ from consistentid.training.embedded.config import AdapterSizes
 from consistentid.training.embedded.diffusion import facial_prompt_tokenizer, new_models
 from consistentid.training.embedded.initialise import awaken, standardise_inputs
 from consistentid.training.embedded.models import new_tokenizer
-from consistentid.training.embedded.sampler import StoreSampler
+from consistentid.training.embedded.sampler import StoreSampler, _imagined
 from consistentid.training.embedded.store import GENDERS, MIXED_REGIONS, References, Targets, fit_prior
 from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
@@ -136,10 +136,10 @@ def test_a_strangers_regions_may_be_of_another_person(tokenizer: CLIPTokenizer) 
 
 def test_the_prior_knows_the_words_of_the_prompt(tokenizer: CLIPTokenizer) -> None:
     sampler = _sampler(tokenizer, strangers=0.5)
-    asked = [sampler._imagined(0, 0, np.random.default_rng(seed)) for seed in range(40)]
+    asked = [_imagined(np.random.default_rng(seed)) for seed in range(40)]
     assert {one.expression for one in asked} == {None, "smiling", "serious"}
     batch = sampler.draw(40, torch.Generator().manual_seed(0))
-    assert batch.words.shape == (40, 2)
+    assert batch.words.shape == (40, 3)
     assert batch.words[:20, 0].max() == 2
     assert 0 < int((batch.words[:20, 1] > 0).sum()) < 20
     assert not batch.words[20:].any()  # of these targets no words hold
@@ -182,6 +182,37 @@ def test_words_decide_what_they_name_and_habits_where_nothing_is_said() -> None:
     assert mouth[0][1] < -0.3
     assert torch.allclose(mouth[1], torch.ones(2), atol=0.15)
     assert torch.allclose(mouth[2], -torch.ones(2), atol=0.15)
+
+
+def test_a_photos_background_is_no_habit_of_the_person() -> None:
+    """Both attributes hold for people of a kind; only the first may be expected of them."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(500, 3, generator=generator)
+    kind = torch.where(embeddings[:, 0] > 0, 1, 2)
+    latents = torch.randn(500, 1, 1, 2, 2, generator=generator)
+    regression = _fit(embeddings, latents, kind[:, None, None].expand(-1, 1, 2)).regression
+    assert regression.habits[0, :2].abs().min() > 0.1
+    assert not regression.habits[:, 2:].any()
+
+
+def test_directions_of_words_count_more_than_those_of_people() -> None:
+    """Words move the first value, people the second, by as much."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(2000, 2, generator=generator)
+    words = torch.randint(1, 3, (2000, 1, 2), generator=generator)
+    latents = torch.randn(2000, 1, 1, 2, 2, generator=generator) * 0.1
+    latents[:, 0, 0, 0, 0] += torch.where(words[:, 0, 0] == 1, 1.3, -1.3)
+    latents[:, 0, 0, 0, 1] += embeddings[:, 0]
+    prior = _fit(embeddings, latents, words)
+    said = _told(embeddings[:1], 1)
+    expected = prior.regression.expected(said).view(1, 1, 2, 2)
+
+    def loss(place: int) -> float:
+        wrong = expected.clone()
+        wrong[0, 0, 0, place] += 1
+        return float(prior.loss(wrong, expected, torch.zeros(1), said))
+
+    assert loss(0) > 2 * loss(1)
 
 
 def test_a_region_is_expected_to_be_its_own_persons() -> None:
@@ -227,6 +258,7 @@ def _fit(
         latents,
         words,
         choices=(2, 3),
+        habitual=(True, False),
         face=torch.ones(size) if face is None else face,
         places=torch.zeros(1, *size) if places is None else places,
     )

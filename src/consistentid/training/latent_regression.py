@@ -48,7 +48,8 @@ class LatentRegression:
         effects: change of the latents with each of k words.
         choices: number of words of each attribute; their sum is k.
         usual: how often each word holds.
-        habits: how that changes with the embedding; stands in for attributes of which nothing is said.
+        habits: how that changes with the embedding; stands in for attributes of which nothing is said, but not for
+            those that belong to the photo and not to the person.
         places: share of each latent value that belongs to a region, 0..1.
     """
 
@@ -69,6 +70,7 @@ class LatentRegression:
         words: Int[Tensor, "n v a"],
         *,
         choices: Sequence[int],
+        habitual: Sequence[bool],
         face: Float[Tensor, "h w"],
         places: Float[Tensor, "r h w"],
     ) -> Self:
@@ -79,6 +81,7 @@ class LatentRegression:
             latents: of v targets of each photo.
             words: as in `Told`, of each target.
             choices: number of words of each attribute.
+            habitual: whether the embedding may say which word of an attribute is likely.
             face: how much the embedding may decide in each place, 0..1.
             places: share of each place that belongs to a region, 0..1.
         """
@@ -87,7 +90,8 @@ class LatentRegression:
         effects = _ridge((held - usual).flatten(0, 1), (flat - mean).flatten(0, 1), 1e-3)
         rest = (flat - mean - (held - usual) @ effects).mean(1)
         slope = _AMPLIFICATION * _ridge(people - centre, rest, _SHRINKAGE) * _everywhere(face, latents.shape[2])
-        habits = _AMPLIFICATION * _ridge(people - centre, held.mean(1) - usual, _SHRINKAGE)
+        leaning = torch.tensor(habitual).repeat_interleave(torch.tensor(choices))
+        habits = _AMPLIFICATION * _ridge(people - centre, held.mean(1) - usual, _SHRINKAGE) * leaning
         centre, mean, slope, effects, usual, habits = (x.float() for x in (centre, mean, slope, effects, usual, habits))
         return cls(centre, mean, slope, effects, tuple(choices), usual, habits, _everywhere(places, latents.shape[2]))
 
@@ -102,7 +106,11 @@ class LatentRegression:
         moved = sum(
             ((told.regions[:, index] - told.identity) @ self.slope) * place for index, place in enumerate(self.places)
         )
-        return self.mean + person @ self.slope + moved + (self._shares(person, told.words) - self.usual) @ self.effects
+        return self.mean + person @ self.slope + moved + self.worded(told)
+
+    def worded(self, told: Told) -> Float[Tensor, "b p"]:
+        """The part of the expected latents that words change, said or usual."""
+        return (self._shares(told.identity - self.centre, told.words) - self.usual) @ self.effects
 
     def _shares(self, person: Float[Tensor, "b d"], words: Int[Tensor, "b a"]) -> Float[Tensor, "b k"]:
         said = (words > 0).repeat_interleave(torch.tensor(self.choices), dim=1)

@@ -111,7 +111,7 @@ class StoreSampler:
 
     def _text(self, photo: int, variant: int, stranger: bool, rng: np.random.Generator) -> "_Text":
         contradicts = bool(rng.random() < self.contradict)
-        asked = self._imagined(photo, variant, rng) if stranger else self._stated(photo, variant, contradicts, rng)
+        asked = _imagined(rng) if stranger else self._stated(photo, variant, contradicts, rng)
         return _Text(asked, random_prompt(asked, rng), bool(rng.random() >= self.without_caption), contradicts)
 
     def _stated(self, photo: int, variant: int, contradicts: bool, rng: np.random.Generator) -> Attributes:
@@ -123,15 +123,6 @@ class StoreSampler:
             return Attributes(said.gender, stated.expression, stated.hair, said.background)
         recoloured = stated.hair != HAIRS[int(self.targets.words[photo, 0, 2])]
         return Attributes(said.gender, said.expression, stated.hair if recoloured else said.hair, said.background)
-
-    def _imagined(self, photo: int, variant: int, rng: np.random.Generator) -> Attributes:
-        """Anything, but for the background."""
-        gender, expression, hair = (
-            names[rng.integers(1, len(names))] if rng.random() < 0.4 else None
-            for names in (GENDERS, EXPRESSIONS, HAIRS[:-1])
-        )
-        background = BACKGROUNDS[int(self.targets.words[photo, variant, 3])]
-        return Attributes(gender, expression, hair, background if rng.random() < 0.8 else None)
 
     def _reference(
         self, photos: np.ndarray, stranger: np.ndarray, contradicted: np.ndarray, rng: np.random.Generator
@@ -154,6 +145,12 @@ class StoreSampler:
         same = torch.nonzero(self.persons == self.persons[photo])[:, 0].tolist()
         others = [index for index in same if index != photo]
         return int(rng.choice(others)) if others and rng.random() < self.other_photo else int(photo)
+
+
+def _imagined(rng: np.random.Generator) -> Attributes:
+    """Anything."""
+    vocabulary = (GENDERS, EXPRESSIONS, HAIRS[:-1], BACKGROUNDS)  # but nobody becomes bald
+    return Attributes(*(names[rng.integers(1, len(names))] if rng.random() < 0.4 else None for names in vocabulary))
 
 
 @dataclass(frozen=True)

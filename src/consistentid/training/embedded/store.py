@@ -38,7 +38,8 @@ HAIRS = (None, *HAIR_COLOURS, "bald")
 BACKGROUNDS = (None, *BACKGROUND_COLOURS)
 GENDERS = (None, "man", "woman")
 VOCABULARY = (GENDERS, EXPRESSIONS, HAIRS, BACKGROUNDS)  # of the columns of `Targets.words`
-PRIOR_WORDS = [1, 2]  # columns that the identity prior leaves to the text: expression and hair
+PRIOR_WORDS = [1, 2, 3]  # columns that the identity prior leaves to the text: expression, hair and background
+_HABITUAL = (1, 2)  # of them, what people have; backgrounds they do not have
 MIXED_REGIONS = tuple(name for name in REGION_NAMES if name != "face")  # may show somebody else than the face does
 
 
@@ -98,13 +99,14 @@ def load_references(path: Path) -> References:
 
 
 def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "n v 8 16 16"]) -> IdentityPrior:
-    """What embeddings of the references, expression and hair say about the targets' latents."""
+    """What embeddings of the references and words say about the targets' latents."""
     shown = targets.regions.float().mean((0, 1))
     mixed = torch.tensor([name in MIXED_REGIONS for name in REGION_NAMES])
     data = (references.identity[:, 0], latents, targets.words[:, :, PRIOR_WORDS].long())
     regression = LatentRegression.fit(
         *data,
         choices=[len(VOCABULARY[column]) - 1 for column in PRIOR_WORDS],
+        habitual=[column in _HABITUAL for column in PRIOR_WORDS],
         face=((shown[REGION_NAMES.index("face")] - 0.1) / 0.5).clamp(0, 1),
         places=(2 * shown * mixed[:, None, None]).clamp(max=1),
     )
