@@ -37,8 +37,12 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     assert set(portrait.settings.regions_used) <= set(REGION_NAMES)
     weights = (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
 
-    again = run(config, photos=photos, out=tmp_path / "out")  # every stage is finished: nothing is trained again
-    assert (again / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
+    run(config, photos=photos, out=tmp_path / "out")  # every stage is finished: nothing is trained again
+    assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
+
+    shutil.rmtree(tmp_path / "out" / "base")  # killed before its first checkpoint, by a process that had done all stages
+    run(config, photos=photos, out=tmp_path / "out")
+    assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
 
 def test_fresh_without_a_start_is_refused(tmp_path: Path, root: Path) -> None:

@@ -13,7 +13,6 @@ logger = logging.getLogger(__name__)
 
 _PROMPT = "a portrait photo of a person"
 _PEOPLE = 3  # on a validation sheet, four portraits each
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def train(
@@ -63,5 +62,6 @@ def validation_sheet(folder: Path, people: list[Path]) -> "Image.Image":
 
 
 def _first_photos(folder: Path | None) -> list[Path]:
-    found = [] if folder is None else sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    return found[:_PEOPLE]
+    from consistentid.dataset.build import photo_files
+
+    return [] if folder is None else photo_files(folder)[:_PEOPLE]

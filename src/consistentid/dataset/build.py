@@ -3,13 +3,12 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
-from pydantic import ValidationError
 from tqdm import tqdm
 
 from consistentid.dataset.record import FGIDRecord
@@ -23,6 +22,8 @@ logger = logging.getLogger(__name__)
 RECORDS_NAME = "records.jsonl"
 REJECTED_NAME = "rejected.jsonl"
 METADATA_NAME = "portraits.jsonl"
+Parsed = TypeVar("Parsed")
+_LABEL_MAPS = "label_maps"
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -32,8 +33,9 @@ def build_records(
     """Analyse every photo of a folder; photos that were done before are not done again.
 
     A file `portraits.jsonl` beside the photos may state `file`, `person`, `source`, `licence` and `gender` (or
-    `gender_estimated`); a folder `label_maps` with a PNG of the same name replaces the parser. Photos that cannot be
-    used are listed with the reason in `rejected.jsonl`.
+    `gender_estimated`); a folder `label_maps` with PNGs of the same names, in the same subfolders (without the first,
+    when that is `photos`), replaces the parser. Photos that cannot be used are listed with the reason in
+    `rejected.jsonl`.
 
     Args:
         photos: a folder, searched with its subfolders.
@@ -45,13 +47,15 @@ def build_records(
     Raises:
         InvalidData: the folder holds no usable photo, or its metadata is malformed.
     """
+    photos, out = photos.resolve(), out.resolve()
+    files = photo_files(photos)
     out.mkdir(parents=True, exist_ok=True)
     metadata = _metadata(photos)
     known = {record.photo: record for record in read_records(out / RECORDS_NAME)}
-    rejected = {Path(json.loads(line)["photo"]) for line in _lines(out / REJECTED_NAME)}
-    files = [path for path in _photo_files(photos) if path not in known and path not in rejected]
+    rejected = set(_whole_lines(out / REJECTED_NAME, lambda line: Path(json.loads(line)["photo"])))
     with (out / RECORDS_NAME).open("a") as good, (out / REJECTED_NAME).open("a") as bad:
-        for path in tqdm(files, desc="analysing photos", mininterval=5):
+        new = [path for path in files if path not in known and path not in rejected]
+        for path in tqdm(new, desc="analysing photos", mininterval=5):
             about = metadata.get(str(path.relative_to(photos)), {})
             try:
                 record = _record(path, about, photos, out, detector=detector, parser=parser, caption=caption)
@@ -61,23 +65,27 @@ def build_records(
             known[path] = record
             good.write(record.model_dump_json() + "\n")
             good.flush()
-    if not known:
+    usable = [known[path] for path in files if path in known]
+    if not usable:
         raise InvalidData(f"no usable photo in {photos}; {out / REJECTED_NAME} says why for each")
-    return [known[path] for path in sorted(known)]
+    return usable
 
 
 def read_records(path: Path) -> list[FGIDRecord]:
-    """Records of a `records.jsonl`; an unfinished last line, left by a killed run, is ignored."""
-    records = []
-    lines = list(_lines(path))
+    """Records of a `records.jsonl`; an unfinished last line, left by a killed run, is dropped."""
+    return _whole_lines(path, FGIDRecord.model_validate_json)
+
+
+def _whole_lines(path: Path, parse: Callable[[str], Parsed]) -> list[Parsed]:
+    found, lines = [], list(_lines(path))
     for number, line in enumerate(lines, 1):
         try:
-            records.append(FGIDRecord.model_validate_json(line))
-        except ValidationError as error:
+            found.append(parse(line))
+        except ValueError as error:
             if number < len(lines):
-                raise InvalidData(f"{path}, line {number}, is no record: {error.errors()[0]['msg']}") from error
+                raise InvalidData(f"{path}, line {number}, cannot be read; delete the line") from error
             _drop_last_line(path, line)
-    return records
+    return found
 
 
 def _drop_last_line(path: Path, line: str) -> None:
@@ -102,11 +110,16 @@ def _metadata(photos: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _photo_files(photos: Path) -> list[Path]:
+def photo_files(photos: Path) -> list[Path]:
+    """Photos of a folder and its subfolders, without the label maps beside them.
+
+    Raises:
+        InvalidData: there is no such folder.
+    """
     if not photos.is_dir():
         raise InvalidData(f"{photos} is no folder; give a folder of photos")
     found = sorted(path for path in photos.rglob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)
-    return [path for path in found if path.parent.name != "label_maps"]
+    return [path for path in found if _LABEL_MAPS not in path.relative_to(photos).parts]
 
 
 def _record(
@@ -125,7 +138,7 @@ def _record(
         raise NoFaceFound(f"no face in {path.name}; use a photo in which the face is at least 64 px wide")
     return FGIDRecord(
         photo=path,
-        person=about.get("person", path.stem),
+        person=about.get("person", path.relative_to(photos).with_suffix("").as_posix()),
         source=about.get("source", str(photos)),
         licence=about.get("licence", "not stated"),
         box=faces[0].box,
@@ -138,13 +151,14 @@ def _record(
 
 
 def _label_map(path: Path, photos: Path, out: Path, photo: np.ndarray, face: DetectedFace, parser: FaceParser) -> Path:
-    given = photos / "label_maps" / f"{path.stem}.png"
+    name = path.relative_to(photos).with_suffix(".png")
+    given = photos / _LABEL_MAPS / (name.relative_to("photos") if name.parts[0] == "photos" else name)
     if given.is_file():
         with Image.open(given) as label_map:
             if label_map.size == (photo.shape[1], photo.shape[0]):
                 return given
         raise InvalidData(f"{given} must be as large as {path.name}")
-    made = out / "label_maps" / f"{path.stem}.png"
-    made.parent.mkdir(exist_ok=True)
+    made = out / _LABEL_MAPS / name
+    made.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(parser.parse(photo, face)).save(made)
     return made

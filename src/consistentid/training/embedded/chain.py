@@ -6,6 +6,7 @@ stopped goes on from its newest checkpoint.
 
 import logging
 import shutil
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -29,6 +30,7 @@ from consistentid.faces.crops import Square, crop_square
 from consistentid.faces.detection import DlibDetector
 from consistentid.faces.parsing import SegformerParser
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.images import load_photo
 from consistentid.prompting.style import ALIGNED
 from consistentid.training.embedded import store
 from consistentid.training.embedded.autoencoder import AutoencoderTask, new_autoencoder
@@ -81,6 +83,7 @@ class Chain:
     def run(self) -> Path:
         """Train everything and return the folder of the finished model."""
         torch.set_num_threads(self.config.threads)
+        _ = self.autoencoder, self.parser
         models: TrainingModels | None = None
         for name in self.config.diffusion:
             models = self._diffusion(name, models)
@@ -164,9 +167,10 @@ class Chain:
     @cached_property
     def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
         """Stage 3: targets, references and latents."""
-        folder = self.config.out / "store"
-        folder.mkdir(parents=True, exist_ok=True)
         sizes, records = self.config.store, self.training_records
+        made_of = [sizes.model_dump_json(), *(record.model_dump_json() for record in records)]
+        folder = self.config.out / "store" / f"{zlib.crc32(''.join(made_of).encode()):08x}"  # other photos, other store
+        folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, len(records), _CHUNK)
         chunks = [records[start : start + _CHUNK] for start in starts]
         with ProcessPoolExecutor(sizes.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -190,8 +194,7 @@ class Chain:
         """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""
         stage, folder = self.config.diffusion[name], self.config.out / name
         if models is None:
-            torch.manual_seed(stage.loop.seed)
-            models = self._start()
+            models = self._start(stage.loop.seed)
         finished = folder / "final"
         if not finished.is_dir():
             choose_trained(models, stage.train)
@@ -202,12 +205,15 @@ class Chain:
         load_modules(finished, trained_modules(models))
         return models
 
-    def _start(self) -> TrainingModels:
+    def _start(self, seed: int) -> TrainingModels:
         """The models after stage 4, or those of another run to be trained on."""
         if self.config.start_from and not self.config.fresh:
             return finished_models(self.config.start_from, self.tokenizer, encoder=self.encoder)
+        references, prior = self.sampler_parts[1], self.prior
+        _ = self.encoder.network  # made on first use; that draws random numbers
+        torch.manual_seed(seed)
         models = new_models(self.tokenizer, self.config.adapter, encoder=self.encoder)
-        standardise_inputs(models, self.sampler_parts[1], self.prior)
+        standardise_inputs(models, references, prior)
         self._warm_up(models)
         return models
 
@@ -265,7 +271,7 @@ def _crops(records: list[FGIDRecord], scale: float, size: int, *, labels: bool =
     crops = []
     for record in records:
         square = Square.around(record.box, scale=scale)
-        image = Image.open(record.label_map) if labels else Image.open(record.photo).convert("RGB")
+        image = Image.open(record.label_map) if labels else load_photo(record.photo)
         crops.append(np.asarray(crop_square(image, square, size, nearest=labels)))
     return torch.from_numpy(np.stack(crops))
 

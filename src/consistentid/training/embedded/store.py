@@ -18,6 +18,7 @@ from consistentid.faces.crops import Square, align_face, crop_square, mirror_lan
 from consistentid.faces.regions import REGION_NAMES, region_masks
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.identity.reference import aligned_reference
+from consistentid.images import load_photo
 from consistentid.training.embedded.augment import (
     Portrait,
     jitter_colour,
@@ -115,7 +116,7 @@ def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "
 
 def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
     """The square of a record's photo and of its label map."""
-    photo = crop_square(Image.open(record.photo).convert("RGB"), square, size)
+    photo = crop_square(load_photo(record.photo), square, size)
     label_map = crop_square(Image.open(record.label_map), square, size, nearest=True)
     return Portrait(np.asarray(photo), np.asarray(label_map))
 
@@ -184,7 +185,7 @@ class Donors:
         for record in records:
             faces = found.get(_expression(record) or "", [])
             if len(faces) < count:
-                photo = Image.open(record.photo).convert("RGB")
+                photo = load_photo(record.photo)
                 faces.append(np.asarray(align_face(photo, np.array(record.landmarks), DlibImageEncoder.image_size)))
         return cls(found["smiling"], found["serious"])
 
