@@ -28,7 +28,7 @@ setup: .venv/.setup  ## make .venv with everything that portrait, test and train
 	@touch $@
 
 portrait: setup  ## four portraits of the person in a sample photo, on one sheet
-	$(BIN)/consistentid generate $(PHOTO) "$(PROMPT)" --num-images 4 --out out/portraits --sheet $(SHEET)
+	$(BIN)/consistentid generate "$(PHOTO)" "$(PROMPT)" --num-images 4 --out out/portraits --sheet "$(SHEET)"
 	@echo "Look at $(SHEET): the photo, its regions, and the portraits."
 
 test: setup  ## the default test suite, offline
@@ -52,7 +52,7 @@ docs: .venv/.docs  ## the documentation site, into site/
 
 train-embedded: setup  ## train the embedded model: make train-embedded PHOTOS=folder
 	@test -n "$(PHOTOS)" || { echo "Say which photos: make train-embedded PHOTOS=folder"; exit 2; }
-	$(BIN)/consistentid train configs/embedded.yaml --photos $(PHOTOS)
+	$(BIN)/consistentid train configs/embedded.yaml --photos "$(PHOTOS)"
 
 clean:  ## remove what was built (not .venv, out/ or runs/)
 	rm -rf site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -85,3 +85,35 @@ def test_a_job_file_is_batched_survives_bad_jobs_and_resumes(
     assert (out / "one.png").stat().st_mtime_ns == before
     assert read_settings(out / "other.png").seed == 9
     assert run_jobs(generator, changed, out=out, photos=tmp_path).skipped == ["one", "two", "other"]
+
+
+def test_lines_end_where_json_says_so_and_each_is_read_alone(tmp_path: Path) -> None:
+    good = {"name": "a", "photo": "p.jpg", "prompt": f"{PROMPT}\u2028with hair"}
+    path = tmp_path / "jobs.jsonl"
+    lines = [
+        json.dumps(good, ensure_ascii=False).encode(),
+        b'{"name": "b\xff"}',
+        b"",
+        json.dumps({**good, "name": "c"}).encode(),
+    ]
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
+    jobs, bad = read_jobs(path)
+    assert [job.name for job in jobs] == ["a", "c"]
+    assert [one.name for one in bad] == ["line 2"]
+
+
+def test_a_setting_that_is_gone_is_a_change(
+    generator: PortraitGenerator, tmp_path: Path, sample_photos: dict[str, Path]
+) -> None:
+    job = Job(name="a", photo=str(sample_photos["synthetic-woman"]), prompt=PROMPT, steps=1, regions=("eyes",))
+    assert run_jobs(generator, [job], out=tmp_path, photos=tmp_path).done == ["a"]
+    assert run_jobs(generator, [job], out=tmp_path, photos=tmp_path).skipped == ["a"]
+    assert run_jobs(generator, [job.model_copy(update={"regions": None})], out=tmp_path, photos=tmp_path).done == ["a"]
+
+
+def test_names_and_photos_of_any_length_are_bad_jobs(generator: PortraitGenerator, tmp_path: Path) -> None:
+    long = [{"name": "名" * 100, "photo": "p.jpg", "prompt": PROMPT}]
+    assert "bytes" in read_jobs(write(tmp_path / "jobs.jsonl", *long))[1][0].reason
+    job = Job(name="a", photo="data:image/jpeg;base64," + "A" * 5000, prompt=PROMPT)
+    report = run_jobs(generator, [job], out=tmp_path / "out", photos=tmp_path)
+    assert [one.name for one in report.bad] == ["a"]

@@ -1,6 +1,8 @@
 """Many portraits from a file: one JSON job per line, batched across jobs, resumed, a bad job never stops the others."""
 
+import codecs
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,19 +19,22 @@ from consistentid.images import load_photo
 
 logger = logging.getLogger(__name__)
 
+_NAME_BYTES = 200  # file systems allow 255, with _7.png and the temporary name
 _BATCHES_AHEAD = 4  # jobs are prepared until they fill so many batches, so that equal settings find each other
 
 
 class Job(GenerationSettings):
     """One line of a job file: a request with a name for its pictures."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1)
     photo: str = Field(min_length=1)
     prompt: str
 
     @field_validator("name")
     @classmethod
     def _is_a_plain_name(cls, name: str) -> str:
+        if len(name.encode()) > _NAME_BYTES:
+            raise ValueError(f"the name must be at most {_NAME_BYTES} bytes long")
         if name in {".", ".."} or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name) or ".." in name:
             raise ValueError("the name must be a plain file name, without separators or '..'")
         return name
@@ -69,8 +74,8 @@ def read_jobs(path: Path) -> tuple[list[Job], list[BadJob]]:
         InvalidData: the file cannot be read, or holds no line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
+    except OSError as error:
         raise InvalidData(f"{path} cannot be read as a job file ({error})") from None
     jobs: list[Job] = []
     bad: list[BadJob] = []
@@ -192,8 +197,8 @@ def _is_done(generator: PortraitGenerator, request: GenerationRequest, outputs: 
 
 
 def _photo_path(job: Job, photos: Path) -> Path:
-    path = Path(job.photo)
-    return path if path.is_absolute() or path.exists() else photos / path
+    path = Path(job.photo).expanduser()
+    return path if path.is_absolute() or os.path.exists(path) else photos / path  # noqa: PTH110  exists() may raise
 
 
 def _without_clashes(jobs: Iterable[Job], bad: Iterable[BadJob]) -> tuple[list[Job], list[BadJob]]:

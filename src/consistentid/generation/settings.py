@@ -141,7 +141,7 @@ class PortraitSettings(GenerationSettings):
 
     def matches(self, wanted: Mapping[str, object]) -> bool:
         """Whether this portrait is what a request asks for: every value given there is the one recorded here."""
-        return all(getattr(self, name) == value for name, value in wanted.items() if value is not None)
+        return all(getattr(self, name) == value for name, value in wanted.items())
 
 
 def explain(error: ValidationError) -> str:
