@@ -72,12 +72,17 @@ def test_a_lora_and_a_word(run: Run, model: Path, photo: Path, tmp_path: Path) -
     assert (code, err) == (0, "")
     assert read_settings(tmp_path / "portrait.png").facial_prompt.startswith("an inkstyle portrait")
     again = ("generate", "--like", "portrait.png", "--out", "again.png")
-    code, _, err = run(*again)
-    assert code == 1
-    assert "weights" in err
-    assert run(*again, "--textual-inversion", "inkstyle.safetensors")[0] == 0
+    assert run(*again)[0] == 0
     before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
     assert np.array_equal(before, after)
+    (tmp_path / "inkstyle.safetensors").rename(tmp_path / "moved.safetensors")
+    code, _, err = run(*again)
+    assert code == 1
+    assert "inkstyle.safetensors does not exist" in err
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved.safetensors").rename(tmp_path / "moved" / "inkstyle.safetensors")
+    assert run(*again, "--textual-inversion", "moved/inkstyle.safetensors")[0] == 0
+    (tmp_path / "moved" / "inkstyle.safetensors").rename(tmp_path / "inkstyle.safetensors")
     code, _, err = run("generate", photo, PROMPT, *common, "--lora", "inkstyle.safetensors:0.5")
     assert code == 1
     assert "inkstyle.safetensors is no LoRA" in err
@@ -103,6 +108,18 @@ def test_mistakes_are_one_sentence(run: Run, model: Path, photo: Path, arguments
     assert (code, out) == (1, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_how_the_networks_ran_is_kept(run: Run, model: Path, photo: Path, tmp_path: Path) -> None:
+    common = ("--model", model, "--dtype", "float32", "--steps", 1)
+    assert run("generate", photo, PROMPT, *common, "--no-channels-last", "--attention-slicing")[0] == 0
+    kept = read_settings(tmp_path / "portrait.png").optimisation
+    assert (kept.channels_last, kept.attention_slicing) == (False, True)
+    assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
+    before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
+    assert np.array_equal(before, after)
+    code, _, err = run("generate", "--like", "portrait.png", "--vae-tiling")
+    assert (code, "--like FILE decides vae-tiling" in err) == (1, True)
 
 
 def test_prompt_weights(run: Run, model: Path, photo: Path, tmp_path: Path) -> None:

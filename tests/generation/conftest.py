@@ -59,7 +59,7 @@ def drawn_face(seed: int, size: int = 160) -> FaceAnalysis:
 def fresh_generator(tiny_model: Path) -> PortraitGenerator:
     """One that a test may change."""
     parts = load_parts(tiny_model, adapter=None, device=None, dtype="float32", offline=True, analyzer=None)
-    return PortraitGenerator(parts.pipeline, parts.adapter, analyzer=parts.analyzer, model=parts.model)
+    return PortraitGenerator(parts.pipeline, parts.adapter, analyzer=parts.analyzer, origin=parts.origin)
 
 
 @pytest.fixture(autouse=True)

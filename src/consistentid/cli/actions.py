@@ -60,11 +60,11 @@ def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path 
             device=record.device,
             dtype=record.dtype,  # type: ignore[arg-type]
             offline=loading.offline,
-            base_config=loading.base_config,
-            lora=loading.lora,
-            textual_inversion=loading.textual_inversion,
+            base_config=loading.base_config or record.base_config,
+            lora=loading.lora or record.loras,
+            textual_inversion=loading.textual_inversion or record.textual_inversions,
             cache=loading.cache,
-            optimisation=loading.optimisation,
+            optimisation=record.optimisation,
         )
     )
     return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from pydantic import BaseModel
 
 from consistentid.cli.options import Loading, TaskInputs
 from consistentid.errors import InvalidSettings
@@ -56,6 +57,10 @@ def generate(
             model=how.model,
             adapter=how.adapter,
             device=how.device,
+            dtype=how.dtype != "auto",
+            batch_size=how.batch_size,
+            preset=preset,
+            **_given(how.optimisation),
             **_given(chosen),
             **vars(work),
         )
@@ -67,7 +72,7 @@ def generate(
     return actions.make(photo, prompt, settings=chosen, work=work, out=out, sheet=sheet, loading=how)
 
 
-def _given(settings: GenerationSettings) -> dict[str, bool]:
+def _given(settings: BaseModel) -> dict[str, bool]:
     return dict.fromkeys(settings.model_fields_set, True)
 
 

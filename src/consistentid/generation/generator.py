@@ -21,6 +21,7 @@ from consistentid.generation.fingerprint import analysis_sha256, dtype_name, pho
 from consistentid.generation.loading import conditioner_for, load_parts
 from consistentid.generation.masks import fitted_inputs, with_automatic_mask
 from consistentid.generation.optimisation import Optimisation, offload
+from consistentid.generation.origin import Origin
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.renderer import Renderer
@@ -52,8 +53,7 @@ class PortraitGenerator:
         analyzer: finds the face; without it only finished analyses are accepted.
         conditioner: makes the conditioning; None for the one the adapter's configuration describes.
         policy: which prompts are accepted.
-        model: where the base model came from, for the records.
-        adapter_source: likewise the adapter.
+        origin: where the weights came from, for the records.
         cache: of conditionings and image features; by default in memory only.
     """
 
@@ -65,8 +65,7 @@ class PortraitGenerator:
         analyzer: FaceAnalyzer | None,
         conditioner: Conditioner | None = None,
         policy: PromptPolicy | None = None,
-        model: str = "in memory",
-        adapter_source: str | None = None,
+        origin: Origin | None = None,
         cache: TensorCache | None = None,
     ) -> None:
         self.pipeline = pipeline
@@ -79,7 +78,7 @@ class PortraitGenerator:
         self.conditioner.keep_in(self.cache)
         self._analyses = Analyses(analyzer)
         self._embeddings: Memory[Embeddings] = Memory(_REMEMBERED)
-        self.renderer = Renderer(pipeline, adapter, model=model, adapter_source=adapter_source)
+        self.renderer = Renderer(pipeline, adapter, origin=origin or Origin())
 
     @classmethod
     def from_pretrained(
@@ -140,8 +139,7 @@ class PortraitGenerator:
             analyzer=parts.analyzer,
             conditioner=conditioner_for(parts, offline=offline),
             policy=policy,
-            model=parts.model,
-            adapter_source=parts.adapter_source,
+            origin=parts.origin,
             cache=TensorCache(default_folder() if cache is True else Path(cache) if cache else None),
         )
         if optimisation.offload is not None:

@@ -18,6 +18,7 @@ from consistentid.faces.detection import InsightFaceDetector
 from consistentid.faces.ladder import LadderDetector
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
 from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
+from consistentid.generation.origin import Origin, absolute, absolute_loras
 from consistentid.generation.precision import compute_in, dtype_for
 from consistentid.generation.single_file import is_single_file, load_single_file
 from consistentid.generation.sources import encoder_source, hub_path, parser_weights
@@ -36,8 +37,7 @@ class Parts:
     pipeline: Any
     adapter: IdentityAdapter
     analyzer: FaceAnalyzer | None
-    model: str
-    adapter_source: str | None
+    origin: Origin
 
 
 def conditioner_for(parts: Parts, *, offline: bool) -> Conditioner:
@@ -109,8 +109,14 @@ def load_parts(
         pipeline,
         loaded,
         analyzer or _analyzer(source, loaded, adapter_folder, device=str(place), offline=offline),
-        model=str(Path(model).resolve()) if Path(source).exists() and str(model) != EMBEDDED else str(model),
-        adapter_source=None if adapter is None else str(adapter_source.resolve()),
+        Origin(
+            model=EMBEDDED if str(model) == EMBEDDED else str(absolute(model)),
+            adapter=None if adapter is None else str(adapter_source.resolve()),
+            base_config=absolute(base_config),
+            loras=absolute_loras(loras),
+            textual_inversions=tuple(str(absolute(each)) for each in textual_inversions),
+            optimisation=optimisation,
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from consistentid.generation.callbacks import Cancel, StepReport, Stop, as_cancel, raise_if
 from consistentid.generation.denoise import OutputType, Rendered, denoise
 from consistentid.generation.fingerprint import dtype_name, model_sha256
+from consistentid.generation.origin import Origin
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.request import PreparedRequest, Shot, batches
@@ -26,18 +27,16 @@ class Renderer:
     Args:
         pipeline: a stock pipeline.
         adapter: attached to it.
-        model: where the base model came from, for the records.
-        adapter_source: likewise the adapter.
+        origin: where their weights came from, for the records.
 
     Attributes:
         running: held during a run: identity scale, scheduler and image tokens are state of the one U-Net.
     """
 
-    def __init__(self, pipeline: Any, adapter: IdentityAdapter, *, model: str, adapter_source: str | None) -> None:
+    def __init__(self, pipeline: Any, adapter: IdentityAdapter, *, origin: Origin) -> None:
         self.pipeline = pipeline
         self.adapter = adapter
-        self.model = model
-        self.adapter_source = adapter_source
+        self.origin = origin
         self.running = threading.Lock()
 
     @property
@@ -105,8 +104,7 @@ class Renderer:
         if rendered.withheld:
             logger.warning("the safety checker blacked image %d of %r", shot.index, request.prompt)
         settings = shot.record(
-            model=self.model,
-            adapter=self.adapter_source,
+            **self.origin.model_dump(),
             weights_sha256=self.weights_sha256,
             dtype=dtype_name(self.pipeline.unet),
             device=str(self.pipeline._execution_device),

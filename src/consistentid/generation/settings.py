@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from consistentid.errors import InvalidSettings
+from consistentid.generation.origin import Origin
 
 TEXT_TO_IMAGE = "text-to-image"
 
@@ -95,7 +96,7 @@ def preset_settings(name: str | Path) -> GenerationSettings:
     return GenerationSettings.of(**values)
 
 
-class PortraitSettings(GenerationSettings):
+class PortraitSettings(Origin, GenerationSettings):
     """Everything needed to make one portrait again, bit for bit on the same machine.
 
     Attributes:
@@ -107,7 +108,6 @@ class PortraitSettings(GenerationSettings):
         analysis_sha256: of what the face analysis found.
         facial_prompt: prompt and caption as the text encoder read them.
         regions_used: regions that took part, in the order of their words.
-        model, adapter: where the weights came from.
         weights_sha256: of every parameter that took part.
         dtype, device, threads: of the denoising run; its arithmetic depends on them.
         batch_size, batch_position: shape of the denoising batch and the portrait's row in it. Rows do not see each
@@ -124,8 +124,6 @@ class PortraitSettings(GenerationSettings):
     analysis_sha256: str
     facial_prompt: str = ""
     regions_used: tuple[str, ...] = ()
-    model: str
-    adapter: str | None = None
     weights_sha256: str
     dtype: str
     device: str

@@ -1,0 +1,46 @@
+"""Where a generator's weights came from and how they run: what a portrait's record needs to load them again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from consistentid.generation.optimisation import Optimisation
+
+
+class Origin(BaseModel):
+    """The arguments of `PortraitGenerator.from_pretrained` that decide what a portrait looks like.
+
+    Attributes:
+        model: the base model.
+        adapter: the identity adapter, None for the one inside the base model's folder.
+        base_config: what a single file was configured by.
+        loras: community LoRAs with their weights.
+        textual_inversions: files of words.
+        optimisation: how the networks run; sums are added in another order with another memory layout.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "in memory"
+    adapter: str | None = None
+    base_config: str | None = None
+    loras: tuple[str, ...] = ()
+    textual_inversions: tuple[str, ...] = ()
+    optimisation: Optimisation = Optimisation()
+
+
+def absolute(source: str | Path | None) -> str | None:
+    """A path that holds from any folder; hub ids and names stay as they are."""
+    if source is None or not Path(source).exists():
+        return None if source is None else str(source)
+    return str(Path(source).resolve())
+
+
+def absolute_loras(loras: Sequence[str]) -> tuple[str, ...]:
+    """The same for files with an optional `:weight`."""
+    split = (lora.rpartition(":") for lora in loras)
+    return tuple(
+        f"{absolute(name)}:{weight}" if name and not Path(lora).exists() else str(absolute(lora))
+        for lora, (name, _, weight) in zip(loras, split, strict=True)
+    )
