@@ -147,6 +147,11 @@ def test_sizes(generator: PortraitGenerator, drawn: FaceAnalysis) -> None:
         generator.generate(drawn, PROMPT, size=(50, 64))
 
 
+def test_a_merge_step_from_a_command_line_is_a_share_when_it_has_a_point() -> None:
+    found = [GenerationSettings.of(merge_step=text).merge_step for text in ("1.0", "0.0", "0.5", "1", "-1")]
+    assert [(type(step), step) for step in found] == [(float, 1.0), (float, 0.0), (float, 0.5), (int, 1), (int, -1)]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

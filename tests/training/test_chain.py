@@ -40,9 +40,7 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     run(config, photos=photos, out=tmp_path / "out")  # every stage is finished: nothing is trained again
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
-    shutil.rmtree(
-        tmp_path / "out" / "base"
-    )  # killed before its first checkpoint, the stages before it done
+    shutil.rmtree(tmp_path / "out" / "base")  # killed before its first checkpoint, the stages before it done
     run(config, photos=photos, out=tmp_path / "out")
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from consistentid.errors import InvalidSettings
 from consistentid.generation.origin import Origin
@@ -28,7 +29,7 @@ class GenerationSettings(BaseModel):
             steps, where 0.0 means none.
         size: width, height in pixels.
         regions: the regions that take part, None for all that the photo shows.
-        caption: description of the face; None lets the describer write it.
+        caption: description of the face; None takes the one in the adapter's configuration, else the describer's.
         face: which face of the photo: largest, left, right, centre, largest:1, … (see `FaceAnalyzer.analyze`).
         clip_skip: last layers of the text encoder that are left out; "clip skip 2" of other programs is 1.
         prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
@@ -51,6 +52,14 @@ class GenerationSettings(BaseModel):
     face: int | str = "largest"
     clip_skip: int = Field(default=0, ge=0)
     prompt_weighting: bool = False
+
+    @field_validator("merge_step", mode="before")
+    @classmethod
+    def _share_or_step(cls, value: object) -> object:
+        """From a command line, a number with a point is a share, also 1.0."""
+        with suppress(ValueError):
+            return float(value) if isinstance(value, str) and "." in value else value
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> "GenerationSettings":
