@@ -1,12 +1,12 @@
 """The same generator on other stock pipelines, and on SDXL."""
 
+from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_sdxl
+from tiny import tiny_controlnet, tiny_sdxl
 from transformers import CLIPImageProcessorPil
 
 from consistentid.errors import InvalidSettings
@@ -45,7 +45,7 @@ def test_merge_lands_on_the_exact_step_in_every_task(
 ) -> None:
     components = {}
     if "controlnet" in TASKS[task].components:
-        components["controlnet"] = diffusers.ControlNetModel.from_unet(plain_unet(generator))
+        components["controlnet"] = tiny_controlnet(generator.pipeline.unet)
     seen = contexts(
         generator, drawn, task=task, inputs=INPUTS[task], components=components, steps=4, merge_step=1, num_images=2
     )
@@ -55,11 +55,17 @@ def test_merge_lands_on_the_exact_step_in_every_task(
     assert all(torch.equal(one, seen[2]) for one in seen[2:])
 
 
-def plain_unet(generator: PortraitGenerator) -> Any:
-    """The U-Net's configuration without the adapter; a ControlNet is made from it."""
-    config = {key: value for key, value in generator.pipeline.unet.config.items() if not key.startswith("encoder_hid")}
-    torch.manual_seed(0)
-    return diffusers.UNet2DConditionModel.from_config(config)
+def test_shared_networks_keep_their_type(tiny_model: Path, drawn: FaceAnalysis) -> None:
+    generator = PortraitGenerator.from_pretrained(tiny_model, dtype="bfloat16")
+    pipeline = generator.pipeline
+    networks = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    before = [{key: value.dtype for key, value in network.state_dict().items()} for network in networks]
+    for task in [*TASKS, "text-to-image"]:
+        components = {"controlnet": tiny_controlnet(pipeline.unet)} if TASKS[task].components else {}
+        generator.generate(drawn, PROMPT, task=task, inputs=INPUTS[task], components=components, steps=2)
+        after = [{key: value.dtype for key, value in network.state_dict().items()} for network in networks]
+        assert after == before, task
+    assert pipeline.unet.conv_in.weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from consistentid.errors import InvalidSettings
@@ -91,11 +92,16 @@ def base_kind(pipeline: Any) -> str:
 
 
 def pipeline_for(task: Task, pipeline: Any, *, components: Mapping[str, Any]) -> Any:
-    """The task's stock pipeline around the networks of another one; nothing is copied."""
-    import diffusers
-
-    pipeline_class = getattr(diffusers, task.pipelines[base_kind(pipeline)])
+    """The task's stock pipeline around the networks of another one; nothing is copied, no type is changed."""
+    pipeline_class = _pipeline_class(task, pipeline)
     if type(pipeline) is pipeline_class and not components:
         return pipeline
-    # from_pipe leaves out components of an unexpected class, such as a tiny autoencoder, unless they are named.
-    return pipeline_class.from_pipe(pipeline, vae=pipeline.vae, **components)
+    # Not from_pipe: it ends with .to(dtype) on the shared networks, whose types may differ on purpose.
+    parts = {**pipeline.config, **pipeline.components, **components}
+    return pipeline_class(**{name: parts[name] for name in signature(pipeline_class).parameters if name in parts})
+
+
+def _pipeline_class(task: Task, pipeline: Any) -> Any:
+    import diffusers
+
+    return getattr(diffusers, task.pipelines[base_kind(pipeline)])
