@@ -18,7 +18,7 @@ from consistentid.faces.detection import InsightFaceDetector
 from consistentid.faces.ladder import LadderDetector
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
 from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
-from consistentid.generation.precision import compute_in, dtype_for
+from consistentid.generation.precision import dtype_for
 from consistentid.generation.single_file import is_single_file, load_single_file
 from consistentid.generation.sources import encoder_source, hub_path, parser_weights
 from consistentid.identity.adapter import IdentityAdapter
@@ -104,7 +104,7 @@ def load_parts(
         optimise(pipeline, optimisation)
         loaded.set_scale(0.0)  # base weights and LoRAs are rounded apart, so that merging them again gives the same
         if optimisation.quantization is None:
-            compute_in(pipeline.unet, weights)
+            pipeline.unet.to(dtype=weights)
     return Parts(
         pipeline,
         loaded,
