@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_adapter, tiny_pipeline, tiny_sdxl
+from tiny import tiny_adapter, tiny_controlnet, tiny_pipeline, tiny_sdxl
 
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.generator import PortraitGenerator
@@ -52,3 +52,19 @@ def test_what_the_loop_holds_keeps_its_type_at_the_merge_step(pipeline: Any, dra
     generator.generate(drawn, PROMPT, steps=2, merge_step=0)
     handle.remove()
     assert seen == [torch.bfloat16] * 2
+
+
+@pytest.mark.parametrize(("weights", "control"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_controlnet_runs_in_its_own_type_and_keeps_it(
+    tiny_model: Path, drawn: FaceAnalysis, weights: str, control: str, count: int
+) -> None:
+    generator = PortraitGenerator.from_pretrained(tiny_model, dtype=weights)
+    dtype = getattr(torch, control)
+    networks = [tiny_controlnet(generator.pipeline.unet).to(dtype) for _ in range(count)]
+    state = {key: value.clone() for key, value in networks[0].state_dict().items()}
+    request = {"task": "controlnet", "inputs": {"image": [PICTURE] * count}, "steps": 2}
+    with_control = generator.generate(drawn, PROMPT, components={"controlnet": networks}, **request)[0]
+    assert with_control.image.tobytes() != generator.generate(drawn, PROMPT, steps=2)[0].image.tobytes()
+    assert all(torch.equal(value, networks[0].state_dict()[key]) for key, value in state.items())
+    assert networks[0].dtype == dtype

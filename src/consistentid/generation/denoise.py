@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from consistentid.generation.callbacks import Cancel, StepEnd, StepReport
+from consistentid.generation.controlnets import networks_of
 from consistentid.generation.embeddings import pipeline_inputs
 from consistentid.generation.overflow import check_picture
 from consistentid.generation.precision import in_own_precision
@@ -73,7 +74,7 @@ def denoise(
         _scheduler(runner, settings.scheduler or ""),
         adapter.fixed_tokens(inputs.tokens),
         kept_keys_and_values(pipeline.unet),
-        in_own_precision(pipeline.unet),
+        in_own_precision(pipeline.unet, *networks_of(request.components.get("controlnet"))),
     ):
         output = runner(
             **_asked(batch, device=runner._execution_device, dtype=pipeline.vae.dtype),

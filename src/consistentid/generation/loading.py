@@ -128,8 +128,13 @@ def _pipeline(source: str | Path, *, offline: bool, config: str | Path | None, *
         ) from error
 
 
-def load_controlnets(sources: Sequence[str], *, offline: bool) -> list[Any]:
+def load_controlnets(sources: Sequence[str], *, dtype: torch.dtype, offline: bool) -> list[Any]:
     """ControlNets from folders or hub ids.
+
+    Args:
+        sources: where they are.
+        dtype: of their weights; that of the U-Net is as fast and as large as it.
+        offline: never download.
 
     Raises:
         WeightsNotFound: one is missing, or is no ControlNet.
@@ -140,7 +145,8 @@ def load_controlnets(sources: Sequence[str], *, offline: bool) -> list[Any]:
     for source in sources:
         try:
             with quiet_loading(bars=not Path(source).is_dir()):
-                networks.append(ControlNetModel.from_pretrained(source, local_files_only=offline).eval())
+                network = ControlNetModel.from_pretrained(source, local_files_only=offline, torch_dtype=dtype)
+                networks.append(network.eval())
         except (OSError, ValueError) as error:
             raise WeightsNotFound(
                 f"no ControlNet at {source} ({first_line(error)}); give a folder or a hub id"

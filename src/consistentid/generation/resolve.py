@@ -5,6 +5,7 @@ from typing import Any
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES
+from consistentid.generation.controlnets import check_controlnets
 from consistentid.generation.masks import size_like
 from consistentid.generation.presets import Preset
 from consistentid.generation.request import GenerationRequest
@@ -24,6 +25,10 @@ def resolved_request(
     """
     task = task_named(request.task)
     task.check(request.task, request.inputs, components=request.components)
+    if task.components:
+        pictures = request.inputs["control_image" if "control_image" in task.required else "image"]
+        networks = request.components["controlnet"]
+        check_controlnets(networks, pictures=pictures, num_images=request.settings.num_images, unet=pipeline.unet)
     settings = resolved(request.settings, preset=preset, config=config, pipeline=pipeline)
     picture = request.inputs.get("image", request.photo)
     if task.keeps_proportions and request.settings.size is None and isinstance(picture, FaceAnalysis | PhotoSource):

@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 from consistentid.errors import InvalidSettings
+from consistentid.generation.controlnets import networks_of
 from consistentid.generation.settings import TEXT_TO_IMAGE
 
 
@@ -92,12 +93,21 @@ def base_kind(pipeline: Any) -> str:
 
 
 def pipeline_for(task: Task, pipeline: Any, *, components: Mapping[str, Any]) -> Any:
-    """The task's stock pipeline around the networks of another one; nothing is copied, no type is changed."""
+    """The task's stock pipeline around the networks of another one; nothing is copied, no type is changed.
+
+    Args:
+        task: row of `TASKS`.
+        pipeline: has the networks of the base model.
+        components: further networks; they are moved to where the pipeline computes, and stay there.
+    """
     pipeline_class = _pipeline_class(task, pipeline)
     if type(pipeline) is pipeline_class and not components:
         return pipeline
     # Not from_pipe: it ends with .to(dtype) on the shared networks, whose types may differ on purpose.
-    parts = {**pipeline.config, **pipeline.components, **components}
+    parts = {**pipeline.config, **pipeline.components}
+    for name, given in components.items():
+        networks = [network.to(pipeline._execution_device) for network in networks_of(given)]
+        parts[name] = networks[0] if len(networks) == 1 else networks
     return pipeline_class(**{name: parts[name] for name in signature(pipeline_class).parameters if name in parts})
 
 
