@@ -5,8 +5,9 @@ from typing import Any
 
 import diffusers
 import pytest
+import torch
 from PIL import Image
-from tiny import tiny_controlnet, tiny_pipeline, tiny_sdxl
+from tiny import tiny_adapter, tiny_controlnet, tiny_pipeline, tiny_sdxl
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
@@ -52,3 +53,20 @@ def test_a_controlnet_of_another_base_is_refused(generator: PortraitGenerator, d
     request = {"task": "controlnet", "inputs": {"image": [PICTURE] * 2}, "components": {"controlnet": [own, other]}}
     with pytest.raises(InvalidSettings, match="a ControlNet reads texts of width 128, the base model's U-Net of 64"):
         generator.generate(drawn, PROMPT, steps=1, **request)
+
+
+def test_a_guidance_that_the_pipeline_cannot_hand_over_is_refused(tmp_path: Path, drawn: FaceAnalysis) -> None:
+    pipeline = tiny_pipeline(tmp_path)
+    plain = {key: value for key, value in pipeline.unet.config.items() if not key.startswith("_")}
+    torch.manual_seed(0)
+    distilled = diffusers.UNet2DConditionModel.from_config({**plain, "time_cond_proj_dim": 16}).eval()
+    pipeline.register_modules(unet=distilled)
+    generator = PortraitGenerator(pipeline, tiny_adapter(pipeline), analyzer=None)
+    request = {
+        "task": "controlnet-inpaint",
+        "inputs": {**MASKED, "control_image": PICTURE},
+        "components": {"controlnet": tiny_controlnet(pipeline.unet)},
+    }
+    with pytest.raises(InvalidSettings, match="controlnet-inpaint cannot hand its guidance"):
+        generator.generate(drawn, PROMPT, steps=2, guidance=8.0, **request)
+    assert generator.generate(drawn, PROMPT, steps=2, guidance=1.0, **request)

@@ -35,6 +35,11 @@ def resolved_request(
         shown = picture.image if isinstance(picture, FaceAnalysis) else picture
         size = size_like(shown, like=settings.size or (8, 8), multiple=pipeline.vae_scale_factor)
         settings = settings.model_copy(update={"size": size})
+    distilled = pipeline.unet.config.time_cond_proj_dim is not None
+    if distilled and not task.tells_guidance and (settings.guidance or 0) > 1:
+        raise InvalidSettings(
+            f"task {request.task} cannot hand its guidance to a base model that reads it as an input; choose guidance 1"
+        )
     if request.latents is not None and len(request.latents) != settings.num_images:
         raise InvalidSettings(f"{len(request.latents)} latents were given for {settings.num_images} images")
     return settings

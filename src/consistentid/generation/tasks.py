@@ -19,6 +19,7 @@ class Task:
         required: arguments of the pipeline the caller must give.
         optional: arguments of the pipeline the caller may give.
         components: networks the pipeline needs besides those of the base model.
+        tells_guidance: whether the pipeline hands its guidance scale to a U-Net that reads it (`time_cond_proj_dim`).
         sized: whether the pipeline takes width and height; if not, its picture is resized beforehand.
     """
 
@@ -27,6 +28,7 @@ class Task:
     optional: tuple[str, ...] = ()
     components: tuple[str, ...] = field(default=())
     sized: bool = True
+    tells_guidance: bool = True
 
     @property
     def keeps_proportions(self) -> bool:
@@ -71,7 +73,7 @@ TASKS: dict[str, Task] = {
     "controlnet-inpaint": Task(
         {"sd": "StableDiffusionControlNetInpaintPipeline", "sdxl": "StableDiffusionXLControlNetInpaintPipeline"},
         required=("image", "mask_image", "control_image"), optional=("strength", "mask_feather", *_CONTROL),
-        components=("controlnet",),
+        components=("controlnet",), tells_guidance=False,
     ),
 }  # fmt: skip
 
