@@ -12,7 +12,9 @@ from transformers import CLIPImageProcessorPil
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.request import GenerationRequest
 from consistentid.generation.schedulers import SCHEDULERS, scheduler_named
+from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import TASKS
 
 PROMPT = "a portrait of a person"
@@ -53,6 +55,35 @@ def test_merge_lands_on_the_exact_step_in_every_task(
     assert same == [True, True, *[False] * (len(seen) - 2)]
     assert len(seen) >= 3
     assert all(torch.equal(one, seen[2]) for one in seen[2:])
+
+
+@pytest.mark.parametrize(("task", "inputs", "steps_run"), [
+    ("text-to-image", {}, 10),
+    ("img2img", {}, 8),  # the pipeline's own strength, 0.8
+    ("img2img", {"strength": 0.6}, 6),
+    ("inpaint", {"strength": 0.25}, 2),
+    ("controlnet-inpaint", {"strength": 0.6}, 6),
+])  # fmt: skip
+def test_merge_is_by_default_a_share_of_the_steps_that_run(
+    generator: PortraitGenerator, drawn: FaceAnalysis, task: str, inputs: dict[str, Any], steps_run: int
+) -> None:
+    controlnet = {"controlnet": tiny_controlnet(generator.pipeline.unet)} if TASKS[task].components else {}
+    given = {key: value for key, value in INPUTS[task].items() if key != "strength"} | inputs
+    seen = contexts(generator, drawn, task=task, inputs=given, components=controlnet, steps=10)
+    assert len(seen) == steps_run
+    merged = [not torch.equal(one, seen[0]) for one in seen]
+    last_without = steps_run // 2  # merge_fraction of the tiny adapter is 0.5
+    assert merged == [index > last_without for index in range(steps_run)]
+
+
+def test_a_given_merge_step_is_a_step_and_a_given_share_a_share(generator: PortraitGenerator) -> None:
+    def merge_step(given: float) -> object:
+        settings = GenerationSettings(steps=50, merge_step=given)
+        inputs = {"image": PICTURE, "strength": 0.6}
+        request = GenerationRequest(PICTURE, PROMPT, settings, task="img2img", inputs=inputs)
+        return generator.expected(request, photo=PICTURE)["merge_step"]
+
+    assert (merge_step(30), merge_step(0.6), merge_step(-1), merge_step(0.0)) == (30, 18, -1, -1)
 
 
 def test_shared_networks_keep_their_type(tiny_model: Path, drawn: FaceAnalysis) -> None:

@@ -30,6 +30,8 @@ def resolved_request(
         networks = request.components["controlnet"]
         check_controlnets(networks, pictures=pictures, num_images=request.settings.num_images, unet=pipeline.unet)
     settings = resolved(request.settings, preset=preset, config=config, pipeline=pipeline)
+    run = task.steps_run(settings.steps or 0, request.inputs, pipeline=pipeline)
+    settings = settings.model_copy(update={"merge_step": _merge_step(settings.merge_step, steps=run, config=config)})
     picture = request.inputs.get("image", request.photo)
     if task.keeps_proportions and request.settings.size is None and isinstance(picture, FaceAnalysis | PhotoSource):
         shown = picture.image if isinstance(picture, FaceAnalysis) else picture
@@ -48,18 +50,17 @@ def resolved_request(
 def resolved(
     settings: GenerationSettings, *, preset: Preset, config: AdapterConfig, pipeline: Any
 ) -> GenerationSettings:
-    """The settings with nothing left open but the caption and the regions, which depend on the photo.
+    """The settings with nothing left open but the merge step, which depends on the task, and the caption and the
+    regions, which depend on the photo.
 
     Raises:
         InvalidSettings: a value does not fit the model.
     """
-    steps = settings.steps or preset.steps
     changes = {
-        "steps": steps,
+        "steps": settings.steps or preset.steps,
         "scheduler": settings.scheduler or preset.scheduler or type(pipeline.scheduler).__name__,
         "guidance": preset.guidance if settings.guidance is None else settings.guidance,
         "identity_scale": config.identity_scale if settings.identity_scale is None else settings.identity_scale,
-        "merge_step": _merge_step(settings.merge_step, steps=steps, config=config),
         "size": _size(settings.size or preset.size, pipeline=pipeline),
     }
     unknown = sorted(set(settings.regions or ()) - set(REGION_NAMES))

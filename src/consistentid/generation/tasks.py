@@ -35,6 +35,19 @@ class Task:
         """Whether the result is a changed picture, and so has its proportions."""
         return "mask_image" in self.required or not self.sized
 
+    def steps_run(self, steps: int, inputs: Mapping[str, Any], *, pipeline: Any) -> int:
+        """How many of the asked steps are run: with a picture to start from, the last ones, a share of `strength`.
+
+        Args:
+            steps: of the whole schedule.
+            inputs: arguments of the task's pipeline.
+            pipeline: of the base model.
+        """
+        if "strength" not in self.optional:
+            return steps
+        usual = signature(_pipeline_class(self, pipeline).__call__).parameters["strength"].default
+        return min(int(steps * inputs.get("strength", usual)), steps)  # as the stock pipelines count
+
     def check(self, name: str, inputs: Mapping[str, object], *, components: Mapping[str, object]) -> None:
         """Compare what was given with what the task takes; with an automatic mask the image may be left out.
 
