@@ -115,6 +115,12 @@ def test_scheduler_classes_of_diffusers(generator: PortraitGenerator) -> None:
         scheduler_named("FlowMatchEulerDiscreteScheduler", like=like)
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_class_of_a_short_name_is_accepted_as_the_name_is(generator: PortraitGenerator, name: str) -> None:
+    class_name, _ = SCHEDULERS[name]
+    assert type(scheduler_named(class_name, like=generator.pipeline.scheduler)).__name__ == class_name
+
+
 def test_withheld_pictures_are_reported(fresh_generator: PortraitGenerator, drawn: FaceAnalysis) -> None:
     class BlacksTheFirst(torch.nn.Module):
         device = torch.device("cpu")
