@@ -17,7 +17,7 @@ from diffusers import StableDiffusionPipeline
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.loading import embedded_folder
 from consistentid.generation.optimisation import Optimisation, optimise
-from consistentid.generation.precision import compute_in, dtype_for
+from consistentid.generation.precision import dtype_for, in_own_precision
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.images import load_photo
@@ -45,16 +45,17 @@ def main() -> None:
     pipeline.scheduler = scheduler_named(preset.scheduler, like=pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     optimise(pipeline, Optimisation())  # memory layout and type of the weights as in the generator
-    compute_in(pipeline.unet, dtype_for("auto", pipeline.device))
+    pipeline.unet.to(dtype=dtype_for("auto", pipeline.device))
     photo = np.asarray(load_photo(options.photo))
 
     def plain() -> None:
-        pipeline(
-            PROMPT,
-            num_images_per_prompt=options.images,
-            num_inference_steps=options.steps,
-            guidance_scale=preset.guidance,
-        )
+        with in_own_precision(pipeline.unet):
+            pipeline(
+                PROMPT,
+                num_images_per_prompt=options.images,
+                num_inference_steps=options.steps,
+                guidance_scale=preset.guidance,
+            )
 
     def ours(cut: int) -> None:
         generator.generate(photo[cut:], PROMPT, num_images=options.images, steps=options.steps)

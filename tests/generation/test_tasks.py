@@ -1,18 +1,20 @@
 """The same generator on other stock pipelines, and on SDXL."""
 
+from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_sdxl
+from tiny import tiny_controlnet, tiny_sdxl
 from transformers import CLIPImageProcessorPil
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.request import GenerationRequest
 from consistentid.generation.schedulers import SCHEDULERS, scheduler_named
+from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import TASKS
 
 PROMPT = "a portrait of a person"
@@ -45,7 +47,7 @@ def test_merge_lands_on_the_exact_step_in_every_task(
 ) -> None:
     components = {}
     if "controlnet" in TASKS[task].components:
-        components["controlnet"] = diffusers.ControlNetModel.from_unet(plain_unet(generator))
+        components["controlnet"] = tiny_controlnet(generator.pipeline.unet)
     seen = contexts(
         generator, drawn, task=task, inputs=INPUTS[task], components=components, steps=4, merge_step=1, num_images=2
     )
@@ -55,11 +57,46 @@ def test_merge_lands_on_the_exact_step_in_every_task(
     assert all(torch.equal(one, seen[2]) for one in seen[2:])
 
 
-def plain_unet(generator: PortraitGenerator) -> Any:
-    """The U-Net's configuration without the adapter; a ControlNet is made from it."""
-    config = {key: value for key, value in generator.pipeline.unet.config.items() if not key.startswith("encoder_hid")}
-    torch.manual_seed(0)
-    return diffusers.UNet2DConditionModel.from_config(config)
+@pytest.mark.parametrize(("task", "inputs", "steps_run"), [
+    ("text-to-image", {}, 10),
+    ("img2img", {}, 8),  # the pipeline's own strength, 0.8
+    ("img2img", {"strength": 0.6}, 6),
+    ("inpaint", {"strength": 0.25}, 2),
+    ("controlnet-inpaint", {"strength": 0.6}, 6),
+])  # fmt: skip
+def test_merge_is_by_default_a_share_of_the_steps_that_run(
+    generator: PortraitGenerator, drawn: FaceAnalysis, task: str, inputs: dict[str, Any], steps_run: int
+) -> None:
+    controlnet = {"controlnet": tiny_controlnet(generator.pipeline.unet)} if TASKS[task].components else {}
+    given = {key: value for key, value in INPUTS[task].items() if key != "strength"} | inputs
+    seen = contexts(generator, drawn, task=task, inputs=given, components=controlnet, steps=10)
+    assert len(seen) == steps_run
+    merged = [not torch.equal(one, seen[0]) for one in seen]
+    last_without = steps_run // 2  # merge_fraction of the tiny adapter is 0.5
+    assert merged == [index > last_without for index in range(steps_run)]
+
+
+def test_a_given_merge_step_is_a_step_and_a_given_share_a_share(generator: PortraitGenerator) -> None:
+    def merge_step(given: float) -> object:
+        settings = GenerationSettings(steps=50, merge_step=given)
+        inputs = {"image": PICTURE, "strength": 0.6}
+        request = GenerationRequest(PICTURE, PROMPT, settings, task="img2img", inputs=inputs)
+        return generator.expected(request, photo=PICTURE)["merge_step"]
+
+    assert (merge_step(30), merge_step(0.6), merge_step(-1), merge_step(0.0)) == (30, 18, -1, -1)
+
+
+def test_shared_networks_keep_their_type(tiny_model: Path, drawn: FaceAnalysis) -> None:
+    generator = PortraitGenerator.from_pretrained(tiny_model, dtype="bfloat16")
+    pipeline = generator.pipeline
+    networks = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    before = [{key: value.dtype for key, value in network.state_dict().items()} for network in networks]
+    for task in [*TASKS, "text-to-image"]:
+        components = {"controlnet": tiny_controlnet(pipeline.unet)} if TASKS[task].components else {}
+        generator.generate(drawn, PROMPT, task=task, inputs=INPUTS[task], components=components, steps=2)
+        after = [{key: value.dtype for key, value in network.state_dict().items()} for network in networks]
+        assert after == before, task
+    assert pipeline.unet.conv_in.weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -76,6 +113,12 @@ def test_scheduler_classes_of_diffusers(generator: PortraitGenerator) -> None:
     assert type(scheduler_named("KDPM2DiscreteScheduler", like=like)).__name__ == "KDPM2DiscreteScheduler"
     with pytest.raises(InvalidSettings, match="does not fit"):
         scheduler_named("FlowMatchEulerDiscreteScheduler", like=like)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_class_of_a_short_name_is_accepted_as_the_name_is(generator: PortraitGenerator, name: str) -> None:
+    class_name, _ = SCHEDULERS[name]
+    assert type(scheduler_named(class_name, like=generator.pipeline.scheduler)).__name__ == class_name
 
 
 def test_withheld_pictures_are_reported(fresh_generator: PortraitGenerator, drawn: FaceAnalysis) -> None:

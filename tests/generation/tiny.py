@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderTiny,
+    ControlNetModel,
     DDIMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -108,6 +109,16 @@ def tiny_adapter(pipeline: Any) -> IdentityAdapter:
         }
     )
     return adapter
+
+
+def tiny_controlnet(unet: Any) -> ControlNetModel:
+    """A ControlNet with the layout of a U-Net, which may carry an adapter, and with effect: a fresh one has none."""
+    config = {key: value for key, value in unet.config.items() if not key.startswith(("encoder_hid", "time_cond"))}
+    torch.manual_seed(0)
+    network = ControlNetModel.from_unet(UNet2DConditionModel.from_config(config)).eval()
+    for layer in (*network.controlnet_down_blocks, network.controlnet_mid_block):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    return network
 
 
 def tiny_parser(seed: int = 3) -> SegformerForSemanticSegmentation:

@@ -31,7 +31,7 @@ def make(
     task = task_of(work)
     inputs = inputs_of(work, task=task, photo=photo)
     generator = _generator(loading)
-    components = components_of(work, offline=loading.offline)
+    components = components_of(work, dtype=generator.pipeline.unet.dtype, offline=loading.offline)
     request = GenerationRequest(photo, prompt, settings, task=task, inputs=inputs, components=components)
     prepared = generator.prepare(request)
     portraits = generator.render([prepared], batch_size=loading.batch_size, progress=loading.shows_progress)[0]

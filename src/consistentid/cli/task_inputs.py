@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consistentid.cli.options import TaskInputs
 from consistentid.errors import InvalidSettings
@@ -11,6 +11,9 @@ from consistentid.generation.masks import MASK_NAMES
 from consistentid.generation.settings import TEXT_TO_IMAGE
 from consistentid.generation.tasks import task_named
 from consistentid.images import load_photo
+
+if TYPE_CHECKING:
+    import torch
 
 
 def task_of(work: TaskInputs) -> str:
@@ -47,16 +50,15 @@ def inputs_of(work: TaskInputs, *, task: str, photo: Path) -> dict[str, Any]:
     return {key: value for key, value in inputs.items() if value is not None}
 
 
-def components_of(work: TaskInputs, *, offline: bool) -> dict[str, Any]:
-    """Networks of the task besides those of the base model.
+def components_of(work: TaskInputs, *, dtype: "torch.dtype", offline: bool) -> dict[str, Any]:
+    """Networks of the task besides those of the base model, in a type.
 
     Raises:
         WeightsNotFound: a ControlNet is missing.
     """
     if not work.controlnet:
         return {}
-    networks = load_controlnets(work.controlnet, offline=offline)
-    return {"controlnet": networks[0] if len(networks) == 1 else networks}
+    return {"controlnet": load_controlnets(work.controlnet, dtype=dtype, offline=offline)}
 
 
 def _mask(name: str | None) -> Any:

@@ -41,7 +41,7 @@ class StepEnd:
 
     Attributes:
         merged: tensors of the pipeline's loop (`prompt_embeds`, on SDXL also `add_text_embeds`) to put in place
-            once the merge step is done; with guidance they hold the negative part first.
+            once the merge step is done, in the types that those have; with guidance they hold the negative part first.
         merge_step: the last step that runs without region features; steps are counted from 0, and a scheduler of
             order 2 calls twice a step.
         cancelled: asked after every step.
@@ -69,7 +69,7 @@ class StepEnd:
             steps = -(-pipeline.num_timesteps // order)
             self.report(StepReport(step=index // order + 1, steps=steps, latents=tensors["latents"]))
         if index // order <= self.merge_step < (index + 1) // order:
-            return dict(self.merged)
+            return {name: value.to(tensors[name].dtype) for name, value in self.merged.items()}
         return {}
 
 

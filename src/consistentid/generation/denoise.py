@@ -10,8 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from consistentid.generation.callbacks import Cancel, StepEnd, StepReport
+from consistentid.generation.controlnets import networks_of
 from consistentid.generation.embeddings import pipeline_inputs
 from consistentid.generation.overflow import check_picture
+from consistentid.generation.precision import in_own_precision
 from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.settings import GenerationSettings
@@ -72,9 +74,10 @@ def denoise(
         _scheduler(runner, settings.scheduler or ""),
         adapter.fixed_tokens(inputs.tokens),
         kept_keys_and_values(pipeline.unet),
+        in_own_precision(pipeline.unet, *networks_of(request.components.get("controlnet"))),
     ):
         output = runner(
-            **_asked(batch, device=runner._execution_device),
+            **_asked(batch, device=runner._execution_device, dtype=pipeline.vae.dtype),
             **inputs.arguments,
             guidance_scale=guidance.scale,
             callback_on_step_end=step_end,
@@ -100,8 +103,8 @@ def _guidance_scale(pipeline: Any, settings: GenerationSettings) -> _Guidance:
     return _Guidance(max(scale, 1.0), branch=scale > 1)
 
 
-def _asked(batch: Sequence[Shot], *, device: torch.device) -> dict[str, Any]:
-    """Arguments of the pipeline that come from the requests alone."""
+def _asked(batch: Sequence[Shot], *, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments of the pipeline that come from the requests alone; given latents in a type that can be decoded."""
     request, settings = batch[0].prepared.request, batch[0].prepared.settings
     arguments: dict[str, Any] = {
         **request.inputs,
@@ -112,7 +115,7 @@ def _asked(batch: Sequence[Shot], *, device: torch.device) -> dict[str, Any]:
         arguments["width"], arguments["height"] = settings.size
     given = [shot.latents for shot in batch if shot.latents is not None]
     if given:
-        arguments["latents"] = torch.cat(given).to(device, torch.float32)
+        arguments["latents"] = torch.cat(given).to(device, dtype)
     return arguments
 
 

@@ -104,7 +104,8 @@ def pipeline_inputs(
         device: where the pipeline computes.
         dtype: of the U-Net, for the tokens.
     """
-    # Latents take the type of the embeddings, and schedulers need its precision, so they stay in float32.
+    # Latents take the type of the embeddings, and schedulers need its precision, so they are given in float32; a
+    # pipeline whose text encoder has 16 bits casts them.
     joined = Conditioning.cat([part.conditioning for part in parts]).to(device, torch.float32)
     tokens = torch.cat([part.identity_tokens for part in parts])
     if guidance:

@@ -19,7 +19,7 @@ from consistentid.faces.ladder import LadderDetector
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
 from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
 from consistentid.generation.origin import Origin, absolute, absolute_loras
-from consistentid.generation.precision import compute_in, dtype_for
+from consistentid.generation.precision import dtype_for
 from consistentid.generation.single_file import is_single_file, load_single_file
 from consistentid.generation.sources import encoder_source, hub_path, parser_weights
 from consistentid.identity.adapter import IdentityAdapter
@@ -104,7 +104,7 @@ def load_parts(
         optimise(pipeline, optimisation)
         loaded.set_scale(0.0)  # base weights and LoRAs are rounded apart, so that merging them again gives the same
         if optimisation.quantization is None:
-            compute_in(pipeline.unet, weights)
+            pipeline.unet.to(dtype=weights)
     return Parts(
         pipeline,
         loaded,
@@ -134,8 +134,13 @@ def _pipeline(source: str | Path, *, offline: bool, config: str | Path | None, *
         ) from error
 
 
-def load_controlnets(sources: Sequence[str], *, offline: bool) -> list[Any]:
+def load_controlnets(sources: Sequence[str], *, dtype: torch.dtype, offline: bool) -> list[Any]:
     """ControlNets from folders or hub ids.
+
+    Args:
+        sources: where they are.
+        dtype: of their weights; that of the U-Net is as fast and as large as it.
+        offline: never download.
 
     Raises:
         WeightsNotFound: one is missing, or is no ControlNet.
@@ -146,7 +151,8 @@ def load_controlnets(sources: Sequence[str], *, offline: bool) -> list[Any]:
     for source in sources:
         try:
             with quiet_loading(bars=not Path(source).is_dir()):
-                networks.append(ControlNetModel.from_pretrained(source, local_files_only=offline).eval())
+                network = ControlNetModel.from_pretrained(source, local_files_only=offline, torch_dtype=dtype)
+                networks.append(network.eval())
         except (OSError, ValueError) as error:
             raise WeightsNotFound(
                 f"no ControlNet at {source} ({first_line(error)}); give a folder or a hub id"

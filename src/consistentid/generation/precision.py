@@ -1,5 +1,7 @@
-"""Weights of less than 32 bits inside a pipeline that computes in 32."""
+"""Networks of one type inside a pipeline that computes in another, such as 16-bit weights among 32-bit latents."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,34 +31,50 @@ def dtype_for(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def compute_in(module: nn.Module, dtype: torch.dtype) -> None:
-    """Keep a network's weights in a type, and change what goes in and comes out, so that its callers see float32.
+@contextmanager
+def in_own_precision(*networks: nn.Module) -> Iterator[None]:
+    """Let networks run in the type of their weights, whatever type their callers compute in.
 
-    Timesteps are left alone: bfloat16 cannot count to 1000.
+    What goes in is cast to the type of the weights, what comes out to that of the sample which went in. Timesteps are
+    left alone: bfloat16 cannot count to 1000.
+
+    Args:
+        networks: U-Nets and ControlNets; their weights are not touched.
     """
-    module.to(dtype=dtype)
-    if dtype == torch.float32:
-        return
+    handles = []
+    for network in networks:
+        boundary = _Boundary(network.dtype)  # type: ignore[arg-type]
+        handles.append(network.register_forward_pre_hook(boundary.enter, with_kwargs=True))
+        handles.append(network.register_forward_hook(boundary.leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
-    text: list[tuple[Tensor, Tensor]] = []  # the last one and its cast: see identity.kept_keys
 
-    def narrow(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+class _Boundary:
+    """What stands between a network and callers that compute in another type."""
+
+    def __init__(self, inside: torch.dtype) -> None:
+        self.inside = inside
+        self.outside = inside
+        self._text: tuple[Tensor, Tensor] | None = None  # the last one and its cast: see identity.kept_keys
+
+    def enter(self, _: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """A forward pre-hook."""
+        self.outside = (args[0] if args else kwargs["sample"]).dtype
+        narrowed = _pytree.tree_map(lambda value: _cast(value, self.inside), (args, kwargs))
         given = kwargs.get("encoder_hidden_states")
-        narrowed = _pytree.tree_map(lambda value: _cast(value, dtype), (args, kwargs))
         if isinstance(given, Tensor):
-            if not text or text[0][0] is not given:
-                text[:] = [(given, narrowed[1]["encoder_hidden_states"])]
-            narrowed[1]["encoder_hidden_states"] = text[0][1]
+            if self._text is None or self._text[0] is not given:
+                self._text = (given, narrowed[1]["encoder_hidden_states"])
+            narrowed[1]["encoder_hidden_states"] = self._text[1]
         return narrowed
 
-    def widen(_: nn.Module, __: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return tuple(_cast(value, torch.float32) for value in output)
-        output.sample = _cast(output.sample, torch.float32)
-        return output
-
-    module.register_forward_pre_hook(narrow, with_kwargs=True)
-    module.register_forward_hook(widen)
+    def leave(self, _: nn.Module, __: Any, output: Any) -> Any:
+        """A forward hook."""
+        return _pytree.tree_map(lambda value: _cast(value, self.outside), output)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

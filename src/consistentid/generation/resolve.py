@@ -5,6 +5,7 @@ from typing import Any
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES
+from consistentid.generation.controlnets import check_controlnets
 from consistentid.generation.masks import size_like
 from consistentid.generation.presets import Preset
 from consistentid.generation.request import GenerationRequest
@@ -24,12 +25,23 @@ def resolved_request(
     """
     task = task_named(request.task)
     task.check(request.task, request.inputs, components=request.components)
+    if task.components:
+        pictures = request.inputs["control_image" if "control_image" in task.required else "image"]
+        networks = request.components["controlnet"]
+        check_controlnets(networks, pictures=pictures, num_images=request.settings.num_images, unet=pipeline.unet)
     settings = resolved(request.settings, preset=preset, config=config, pipeline=pipeline)
+    run = task.steps_run(settings.steps or 0, request.inputs, pipeline=pipeline)
+    settings = settings.model_copy(update={"merge_step": _merge_step(settings.merge_step, steps=run, config=config)})
     picture = request.inputs.get("image", request.photo)
     if task.keeps_proportions and request.settings.size is None and isinstance(picture, FaceAnalysis | PhotoSource):
         shown = picture.image if isinstance(picture, FaceAnalysis) else picture
         size = size_like(shown, like=settings.size or (8, 8), multiple=pipeline.vae_scale_factor)
         settings = settings.model_copy(update={"size": size})
+    distilled = pipeline.unet.config.time_cond_proj_dim is not None
+    if distilled and not task.tells_guidance and (settings.guidance or 0) > 1:
+        raise InvalidSettings(
+            f"task {request.task} cannot hand its guidance to a base model that reads it as an input; choose guidance 1"
+        )
     if request.latents is not None and len(request.latents) != settings.num_images:
         raise InvalidSettings(f"{len(request.latents)} latents were given for {settings.num_images} images")
     return settings
@@ -38,18 +50,17 @@ def resolved_request(
 def resolved(
     settings: GenerationSettings, *, preset: Preset, config: AdapterConfig, pipeline: Any
 ) -> GenerationSettings:
-    """The settings with nothing left open but the caption and the regions, which depend on the photo.
+    """The settings with nothing left open but the merge step, which depends on the task, and the caption and the
+    regions, which depend on the photo.
 
     Raises:
         InvalidSettings: a value does not fit the model.
     """
-    steps = settings.steps or preset.steps
     changes = {
-        "steps": steps,
+        "steps": settings.steps or preset.steps,
         "scheduler": settings.scheduler or preset.scheduler or type(pipeline.scheduler).__name__,
         "guidance": preset.guidance if settings.guidance is None else settings.guidance,
         "identity_scale": config.identity_scale if settings.identity_scale is None else settings.identity_scale,
-        "merge_step": _merge_step(settings.merge_step, steps=steps, config=config),
         "size": _size(settings.size or preset.size, pipeline=pipeline),
     }
     unknown = sorted(set(settings.regions or ()) - set(REGION_NAMES))

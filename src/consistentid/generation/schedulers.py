@@ -21,6 +21,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, object]]] = {
     "tcd": ("TCDScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
+_FITTING = {class_name for class_name, _ in SCHEDULERS.values()}  # diffusers' lists leave out some, such as LCM and TCD
 
 
 def scheduler_named(name: str, *, like: Any) -> Any:
@@ -45,7 +46,7 @@ def scheduler_named(name: str, *, like: Any) -> Any:
         raise InvalidSettings(
             f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)} or a scheduler class of diffusers"
         )
-    if found not in like.compatibles and name.lower() not in SCHEDULERS:
+    if found not in like.compatibles and class_name not in _FITTING:
         raise InvalidSettings(f"scheduler {name!r} does not fit a model made for {type(like).__name__}")
     try:
         return found.from_config(like.config, **changes)

@@ -26,7 +26,7 @@ class GenerationSettings(BaseModel):
         guidance: classifier-free guidance scale; 1 or less switches it off and halves the work.
         identity_scale: strength of the identity tokens and their LoRAs; 0 is the base model.
         merge_step: last step (from 0) that runs without region features, -1 for none; a float is its share of all
-            steps, where 0.0 means none.
+            steps that are run (fewer than `steps` in a task with `strength`), where 0.0 means none.
         size: width, height in pixels.
         regions: the regions that take part, None for all that the photo shows.
         caption: description of the face; None takes the one in the adapter's configuration, else the describer's.

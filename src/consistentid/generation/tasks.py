@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from consistentid.errors import InvalidSettings
+from consistentid.generation.controlnets import networks_of
 from consistentid.generation.settings import TEXT_TO_IMAGE
 
 
@@ -17,6 +19,7 @@ class Task:
         required: arguments of the pipeline the caller must give.
         optional: arguments of the pipeline the caller may give.
         components: networks the pipeline needs besides those of the base model.
+        tells_guidance: whether the pipeline hands its guidance scale to a U-Net that reads it (`time_cond_proj_dim`).
         sized: whether the pipeline takes width and height; if not, its picture is resized beforehand.
     """
 
@@ -25,11 +28,25 @@ class Task:
     optional: tuple[str, ...] = ()
     components: tuple[str, ...] = field(default=())
     sized: bool = True
+    tells_guidance: bool = True
 
     @property
     def keeps_proportions(self) -> bool:
         """Whether the result is a changed picture, and so has its proportions."""
         return "mask_image" in self.required or not self.sized
+
+    def steps_run(self, steps: int, inputs: Mapping[str, Any], *, pipeline: Any) -> int:
+        """How many of the asked steps are run: with a picture to start from, the last ones, a share of `strength`.
+
+        Args:
+            steps: of the whole schedule.
+            inputs: arguments of the task's pipeline.
+            pipeline: of the base model.
+        """
+        if "strength" not in self.optional:
+            return steps
+        usual = signature(_pipeline_class(self, pipeline).__call__).parameters["strength"].default
+        return min(int(steps * inputs.get("strength", usual)), steps)  # as the stock pipelines count
 
     def check(self, name: str, inputs: Mapping[str, object], *, components: Mapping[str, object]) -> None:
         """Compare what was given with what the task takes; with an automatic mask the image may be left out.
@@ -69,7 +86,7 @@ TASKS: dict[str, Task] = {
     "controlnet-inpaint": Task(
         {"sd": "StableDiffusionControlNetInpaintPipeline", "sdxl": "StableDiffusionXLControlNetInpaintPipeline"},
         required=("image", "mask_image", "control_image"), optional=("strength", "mask_feather", *_CONTROL),
-        components=("controlnet",),
+        components=("controlnet",), tells_guidance=False,
     ),
 }  # fmt: skip
 
@@ -91,11 +108,25 @@ def base_kind(pipeline: Any) -> str:
 
 
 def pipeline_for(task: Task, pipeline: Any, *, components: Mapping[str, Any]) -> Any:
-    """The task's stock pipeline around the networks of another one; nothing is copied."""
-    import diffusers
+    """The task's stock pipeline around the networks of another one; nothing is copied, no type is changed.
 
-    pipeline_class = getattr(diffusers, task.pipelines[base_kind(pipeline)])
+    Args:
+        task: row of `TASKS`.
+        pipeline: has the networks of the base model.
+        components: further networks; they are moved to where the pipeline computes, and stay there.
+    """
+    pipeline_class = _pipeline_class(task, pipeline)
     if type(pipeline) is pipeline_class and not components:
         return pipeline
-    # from_pipe leaves out components of an unexpected class, such as a tiny autoencoder, unless they are named.
-    return pipeline_class.from_pipe(pipeline, vae=pipeline.vae, **components)
+    # Not from_pipe: it ends with .to(dtype) on the shared networks, whose types may differ on purpose.
+    parts = {**pipeline.config, **pipeline.components}
+    for name, given in components.items():
+        networks = [network.to(pipeline._execution_device) for network in networks_of(given)]
+        parts[name] = networks[0] if len(networks) == 1 else networks
+    return pipeline_class(**{name: parts[name] for name in signature(pipeline_class).parameters if name in parts})
+
+
+def _pipeline_class(task: Task, pipeline: Any) -> Any:
+    import diffusers
+
+    return getattr(diffusers, task.pipelines[base_kind(pipeline)])

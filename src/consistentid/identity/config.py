@@ -80,7 +80,7 @@ class AdapterConfig(BaseModel):
         facial_depth: its number of layers.
         lora_rank: rank of the LoRAs on q, k, v and out of every attention layer.
         shortcut: whether the projector adds its input tokens to its output.
-        merge_fraction: share of the steps that run without region features, unless the caller says otherwise.
+        merge_fraction: share of the steps run that have no region features, unless the caller says otherwise.
         caption: the fixed caption that the weights were trained with; None: that of the describer.
         identity_scale: weight of the identity tokens, unless the caller says otherwise.
     """
