@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from consistentid.errors import WeightsNotFound
-from consistentid.faces.detection import InsightFaceDetector
+from consistentid.faces.arcface import InsightFaceDetector
 from consistentid.faces.packs import find_pack
 
 NETWORKS = {"buffalo_l": ("det_10g.onnx", "w600k_r50.onnx"), "antelopev2": ("scrfd_10g_bnkps.onnx", "glintr100.onnx")}

@@ -12,10 +12,9 @@ import torch
 
 from consistentid.errors import WeightsNotFound, first_line
 from consistentid.faces.analysis import FaceAnalyzer
+from consistentid.faces.arcface import arcface_detector
 from consistentid.faces.bisenet import BisenetParser
 from consistentid.faces.description import TemplateDescriber
-from consistentid.faces.detection import InsightFaceDetector
-from consistentid.faces.ladder import LadderDetector
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
 from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
 from consistentid.generation.precision import compute_in, dtype_for
@@ -187,7 +186,7 @@ def _analyzer(
         if weights is None:
             return None
         return FaceAnalyzer(
-            LadderDetector(InsightFaceDetector(channel_order=config.quirks.channel_order, offline=offline)),
+            arcface_detector(channel_order=config.quirks.channel_order, offline=offline),
             BisenetParser(weights, size=config.quirks.parser_size or 512, device=device),
             TemplateDescriber(),
         )
