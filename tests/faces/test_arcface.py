@@ -76,9 +76,7 @@ def test_without_both_insightface_is_named() -> None:
 
 def test_uniface_stays_offline(uniface: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / NETWORKS[0]).touch()
-    with pytest.raises(
-        WeightsNotFound, match=r"UniFace lacks arcface_resnet\.onnx in .*; copy them there, or run"
-    ):
+    with pytest.raises(WeightsNotFound, match=r"UniFace lacks arcface_resnet\.onnx in .*; copy them there, or run"):
         UnifaceDetector(offline=True).detect(PHOTO)
     assert uniface == []
     assert UnifaceDetector().detect(PHOTO) == []
