@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from consistentid.errors import InvalidSettings, WeightsNotFound
+from consistentid.generation.downloads import announce
 from consistentid.generation.sources import hub_path
 from consistentid.identity.checkpoint import read_tensors
 from consistentid.identity.layout import outputs_and_inputs
@@ -67,6 +68,7 @@ def expanded(pipeline: Any, text: str) -> str:
 
 
 def _found(name: str, part: str, *, offline: bool) -> Path:
+    announce(name, part, offline=offline)
     path = hub_path(name, part=part, offline=offline)
     if not path.is_file():
         raise WeightsNotFound(f"{name} does not exist; give the file of a {part}")

@@ -16,6 +16,7 @@ from consistentid.faces.arcface import arcface_detector
 from consistentid.faces.bisenet import BisenetParser
 from consistentid.faces.description import TemplateDescriber
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
+from consistentid.generation.downloads import announce, named_parts
 from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
 from consistentid.generation.precision import compute_in, dtype_for
 from consistentid.generation.single_file import is_single_file, load_single_file
@@ -46,6 +47,7 @@ def conditioner_for(parts: Parts, *, offline: bool) -> Conditioner:
         WeightsNotFound: the encoder is missing.
     """
     config = parts.adapter.config.image_encoder
+    announce(config.source, "image encoder", offline=offline)
     source = encoder_source(config.source, offline=offline)
     with quiet_loading(bars=not offline):
         encoder = image_encoder_for(
@@ -86,10 +88,11 @@ def load_parts(
     weights = dtype_for(dtype, place)
     check_optimisation(optimisation, device=place, single_file=is_single_file(model))
     home = place if optimisation.offload is None else torch.device("cpu")
-    source = embedded_folder() if str(model) == EMBEDDED else model
+    base, chosen = named_parts(model, adapter, offline=offline)
+    source = embedded_folder() if str(model) == EMBEDDED else base
     is_folder = Path(source).is_dir()
-    adapter_source = hub_path(adapter, offline=offline) if adapter is not None else Path(source) / "adapter"
-    if adapter is None and not (is_folder and adapter_source.is_dir()):
+    adapter_source = hub_path(chosen, offline=offline) if chosen is not None else Path(source) / "adapter"
+    if chosen is None and not (is_folder and adapter_source.is_dir()):
         raise WeightsNotFound(f"{model} has no folder `adapter`; say which identity adapter to use with adapter=PATH")
     adapter_folder = adapter_source.parent if adapter_source.is_file() else adapter_source
     with quiet_loading(bars=not Path(source).exists()):
