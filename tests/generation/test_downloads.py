@@ -1,12 +1,19 @@
-"""What is downloaded is named before, with size and licence; presets' names."""
+"""What is downloaded is named before, with size and licence; presets' names; a local image encoder."""
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from tiny import tiny_pipeline
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from consistentid.errors import InvalidSettings
 from consistentid.generation.downloads import announce, named_parts
+from consistentid.generation.loading import conditioner_for
 from consistentid.generation.sources import RELEASED_ENCODER, SOURCES, hub_path
+from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.config import AdapterConfig
 
 SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "JackAILab/ConsistentID/ConsistentID-v1.bin")
 
@@ -89,3 +96,20 @@ def test_presets_name_the_recogniser(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     for name in ("det_10g.onnx", "w600k_r50.onnx"):
         (folder / name).touch()
     assert cached(pack) == folder
+
+
+def test_a_local_image_encoder(tmp_path: Path) -> None:
+    vision = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 16}
+    for width in (32, 64):
+        config = CLIPVisionConfig(hidden_size=width, image_size=32, patch_size=8, **vision)
+        CLIPVisionModelWithProjection(config).save_pretrained(tmp_path / str(width))
+    pipeline = tiny_pipeline(tmp_path / "tiny")
+    config = AdapterConfig.preset(
+        "embedded", text_dim=64, projector_width=64, facial_width=64, image_dim=32, image_tokens=17, lora_rank=4,
+        image_encoder={"kind": "clip", "source": "not here"},
+    )  # fmt: skip
+    parts = SimpleNamespace(pipeline=pipeline, adapter=IdentityAdapter.new(config, pipeline.unet))
+    conditioner = conditioner_for(parts, offline=True, image_encoder=tmp_path / "32")
+    assert conditioner.image_encoder.hidden_size == 32
+    with pytest.raises(InvalidSettings, match="gives 17 x 64 features, the adapter expects 17 x 32"):
+        conditioner_for(parts, offline=True, image_encoder=tmp_path / "64")

@@ -24,6 +24,7 @@ from consistentid.generation.sources import encoder_source, hub_path, parser_wei
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.checkpoint import load_adapter
 from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.config import ImageEncoderConfig
 from consistentid.identity.image_encoder import image_encoder_for
 
 EMBEDDED = "embedded"
@@ -40,13 +41,21 @@ class Parts:
     adapter_source: str | None
 
 
-def conditioner_for(parts: Parts, *, offline: bool) -> Conditioner:
+def conditioner_for(parts: Parts, *, offline: bool, image_encoder: str | Path | None = None) -> Conditioner:
     """The conditioner of loaded parts, with the image encoder that their adapter was trained with.
+
+    Args:
+        parts: their adapter names the encoder.
+        offline: never download it.
+        image_encoder: where the CLIP vision tower is instead of where the adapter's configuration says.
 
     Raises:
         WeightsNotFound: the encoder is missing.
+        InvalidSettings: it is another one than the adapter's.
     """
     config = parts.adapter.config.image_encoder
+    if image_encoder is not None:
+        config = ImageEncoderConfig(kind="clip", source=str(image_encoder))
     announce(config.source, "image encoder", offline=offline)
     source = encoder_source(config.source, offline=offline)
     with quiet_loading(bars=not offline):
