@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from consistentid.errors import WeightsNotFound
-from consistentid.faces.detection import DlibDetector, InsightFaceDetector, UnifaceDetector
+from consistentid.faces.arcface import InsightFaceDetector, UnifaceDetector
+from consistentid.faces.detection import DlibDetector
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -121,10 +122,11 @@ def test_insightface_gets_the_channels_in_the_asked_order(order: str, first: int
     assert faces[0].landmarks.dtype == faces[0].identity_embedding.dtype == np.float32
 
 
-def test_uniface_gets_bgr() -> None:
-    detector, network = UnifaceDetector(), Network()
+@pytest.mark.parametrize(("order", "first"), [("bgr", 30), ("rgb", 10)])
+def test_uniface_gets_the_channels_in_the_asked_order(order: str, first: int) -> None:
+    detector, network = UnifaceDetector(channel_order=order), Network()
     detector.__dict__["_networks"] = (network, network)
     faces = detector.detect(np.full((64, 64, 3), (10, 20, 30), np.uint8))
-    assert network.seen[0][0, 0, 0] == 30
+    assert network.seen[0][0, 0, 0] == first
     assert faces[0].box == (0, 0, 40, 50)
     assert faces[0].identity_embedding.shape == (512,)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from consistentid.errors import WeightsNotFound
-from consistentid.faces.detection import InsightFaceDetector
+from consistentid.faces.arcface import InsightFaceDetector
 from consistentid.faces.packs import find_pack
 
 NETWORKS = {"buffalo_l": ("det_10g.onnx", "w600k_r50.onnx"), "antelopev2": ("scrfd_10g_bnkps.onnx", "glintr100.onnx")}
@@ -69,10 +69,16 @@ def test_a_nested_pack_is_used_in_its_place(tmp_path: Path, insightface: list[di
     assert insightface[0]["name"] == "antelopev2/antelopev2"
 
 
-def test_a_pack_without_a_detector_is_named(tmp_path: Path, insightface: list[dict[str, Any]]) -> None:
+def test_a_pack_without_a_detector_is_named(
+    tmp_path: Path, insightface: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
     (unpack(tmp_path, "buffalo_l", nested=False) / "det_10g.onnx").unlink()
     photo = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(WeightsNotFound, match="holds no face detector; unpack buffalo_l"):
         InsightFaceDetector(root=tmp_path).detect(photo)
+    with pytest.raises(WeightsNotFound, match="holds no face detector"):
+        InsightFaceDetector(root=tmp_path / "empty").detect(photo)
+    said = "downloading the face recogniser buffalo_l: 289 MB; licence: non-commercial research only"
+    assert caplog.messages == [said]
     with pytest.raises(WeightsNotFound, match="no InsightFace pack in"):
         InsightFaceDetector(root=tmp_path / "other", offline=True).detect(photo)

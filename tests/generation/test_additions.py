@@ -14,8 +14,10 @@ from tiny import tiny_adapter, tiny_pipeline, tiny_sdxl
 
 from consistentid.errors import InvalidSettings, WeightsNotFound
 from consistentid.faces.analysis import FaceAnalysis
+from consistentid.generation import additions
 from consistentid.generation.additions import expanded, fuse_loras, load_textual_inversions, name_and_weight
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.identity.layout import attention_layers
 
 PROMPT = "a portrait of a person"
 
@@ -99,6 +101,39 @@ def test_a_wrong_lora_changes_nothing(pipeline: Any, tmp_path: Path) -> None:
     after = weights(pipeline)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+class Packed(torch.nn.Linear):
+    """A linear layer whose weight is packed as bitsandbytes packs 4 bits: (n + 1) // 2 bytes in one column."""
+
+    def __init__(self, plain: torch.nn.Linear) -> None:
+        super().__init__(plain.in_features, plain.out_features, plain.bias is not None)
+        self.plain = [plain]  # in a list, so that it is no submodule
+        packed = torch.zeros((plain.weight.numel() + 1) // 2, 1, dtype=torch.uint8)
+        self.weight = torch.nn.Parameter(packed, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.plain[0](x)
+
+
+def test_packed_weights_take_the_same_adapter_and_loras(pipeline: Any, tmp_path: Path) -> None:
+    path = lora_file(pipeline, tmp_path / "style.safetensors")
+    adapter = tiny_adapter(pipeline)
+    inputs = (torch.randn(1, 4, 8, 8, generator=torch.manual_seed(0)), 5, torch.randn(1, 77, 64))
+    made = []
+    for packed in (False, True):
+        if packed:
+            for layer in attention_layers(pipeline.unet):
+                for name in ("to_q", "to_k", "to_v"):
+                    setattr(layer.module, name, Packed(getattr(layer.module, name)))
+        assert additions._lora_state(pipeline, str(path), offline=True)
+        adapter.attach(pipeline)
+        tokens = adapter.identity_tokens(torch.ones(1, 128), torch.ones(1, 64, 448))
+        given = {"image_embeds": [torch.zeros(1, 1, 128)]}
+        with torch.no_grad(), adapter.fixed_tokens(tokens):
+            made.append(pipeline.unet(*inputs, added_cond_kwargs=given).sample)
+        adapter.detach()
+    assert torch.equal(*made)
 
 
 def test_weights_are_read_from_the_name() -> None:

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from consistentid.faces.analysis import FaceAnalysis
+from consistentid.generation.fingerprint import analysis_sha256
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
@@ -90,3 +93,14 @@ def test_off_by_an_option_and_no_photo_in_the_files(load, folder, drawn: FaceAna
     assert drawn.photo.shape not in shapes
     photo = np.ascontiguousarray(drawn.photo[80:84]).tobytes()
     assert all(photo not in file.read_bytes() for file in folder.iterdir())
+
+
+def test_masks_of_another_parser_map_are_another_conditioning(drawn: FaceAnalysis) -> None:
+    """Official masks are cut from the parser's own map; two of them may have the same map at the photo's size."""
+    whole = np.kron(drawn.label_map, np.ones((2, 2), np.uint8))
+    other = whole.copy()
+    other[1::2, 1::2] = 0  # pixels that the nearest one at the photo's size does not read
+    faces = [replace(drawn, parser_label_map=own) for own in (None, whole, whole.copy(), other)]
+    none, first, same, changed = (analysis_sha256(face) for face in faces)
+    assert first == same
+    assert len({none, first, changed}) == 3

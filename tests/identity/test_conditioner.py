@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,12 @@ def test_regions_and_identity_can_be_left_out(conditioner, analyses):
     assert_close(nobody, full, ("prompt_embeds", "text_only_embeds"))
     with pytest.raises(InvalidSettings, match="unknown region 'chin'"):
         conditioner.condition(analyses, "a person", regions=("chin",))
+
+
+def test_another_recogniser_is_refused(conditioner, analyses):
+    foreign = replace(analyses[1], identity_embedding=np.ones(512, np.float32))
+    with pytest.raises(InvalidSettings, match=r"has 512 numbers, the adapter expects 16; analyse the photo with"):
+        conditioner.condition([analyses[0], foreign], "a person")
 
 
 SETTINGS = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent", "height": 64, "width": 64}

@@ -65,6 +65,7 @@ def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path 
             textual_inversion=loading.textual_inversion or record.textual_inversions,
             cache=loading.cache,
             optimisation=record.optimisation,
+            image_encoder=loading.image_encoder or record.image_encoder,
         )
     )
     return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0
@@ -122,6 +123,7 @@ def _generator(loading: Loading) -> "PortraitGenerator":
         textual_inversions=loading.textual_inversion,
         cache=loading.cache,
         optimisation=loading.optimisation,
+        image_encoder=loading.image_encoder,
     )
 
 

@@ -13,27 +13,36 @@ from rich.table import Table
 from rich.text import Text
 
 from consistentid.cli.findings import Finding
-from consistentid.cli.pitfalls import half_precision, released_weights
+from consistentid.cli.pitfalls import half_precision, photos, released_weights
 
-# distribution -> what is missing without it
+# distribution -> what is missing without it; both tables repeat pyproject.toml, where a test compares them
 REQUIRED = {
     "torch": "everything",
     "diffusers": "everything",
     "transformers": "everything",
     "peft": "everything",
     "safetensors": "everything",
+    "accelerate": "training, and base models loaded without a second copy in memory",
+    "huggingface-hub": "everything that a hub id names",
+    "tokenizers": "everything",
     "dlib-bin": "the embedded face detector and recogniser",
     "face-recognition-models": "the weights of the embedded detector and recogniser",
     "opencv-python-headless": "region masks",
+    "numpy": "everything",
+    "jaxtyping": "everything",
     "pydantic": "everything",
     "pillow": "everything",
+    "cyclopts": "the command line",
+    "rich": "this report",
+    "tqdm": "progress bars",
 }
 OPTIONAL = {
     "insightface": ("faces", "InsightFace detector and recogniser, needed by the released checkpoints"),
     "onnxruntime": ("faces", "runs InsightFace and uniface"),
     "uniface": ("faces", "a permissive alternative to InsightFace"),
-    "accelerate": ("train", "training"),
+    "pyyaml": ("train", "training: it reads the configuration"),
     "tensorboard": ("train", "curves of a training run"),
+    "ftfy": ("train", "captions with mended characters"),
     "compel": ("weighting", "weights of words and long prompts (--prompt-weighting)"),
 }
 _DLIB_FILES = (
@@ -53,9 +62,13 @@ _FILE_WIDTH = 200  # columns when the report goes to a file
 _REBUILD = "reinstall the package, or run `make train-embedded PHOTOS=folder`"
 
 
-def doctor() -> int:
-    """Check what is installed, which weights are where, and say what to do about what is missing; exit 1 if needed."""
-    findings = [*_system(), *_packages(), *_weights()]
+def doctor(*, adapter: Path | None = None) -> int:
+    """Check what is installed, which weights are where, and say what to do about what is missing; exit 1 if needed.
+
+    Args:
+        adapter: folder or file of a released identity adapter, to look for a face parser beside it too.
+    """
+    findings = [*_system(), *_packages(), *_weights(adapter), *photos()]
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     console.print(_table(findings))
     return 1 if any(finding.verdict == "missing" for finding in findings) else 0
@@ -105,7 +118,7 @@ def _device() -> Finding:
     return Finding("compute", f"cpu, {torch.get_num_threads()} threads")
 
 
-def _weights() -> Iterator[Finding]:
+def _weights(adapter: Path | None) -> Iterator[Finding]:
     from consistentid.errors import WeightsNotFound
     from consistentid.faces.detection import dlib_weights
 
@@ -118,7 +131,7 @@ def _weights() -> Iterator[Finding]:
     for relative, name in _MODEL_PARTS.items():
         path = embedded / relative
         yield _file(name, path) if path.is_file() else Finding(name, f"not at {path}", _REBUILD)
-    yield from released_weights()
+    yield from released_weights(adapter)
 
 
 def _file(name: str, path: Path) -> Finding:

@@ -17,8 +17,9 @@ class Loading:
     """Which model, and how it runs.
 
     Attributes:
-        model: embedded, a folder, a single .safetensors file, or a hub id of a Stable Diffusion pipeline.
-        adapter: folder of an identity adapter, a released file, or the hub id of one; the embedded model has its own.
+        model: embedded, sd15, sdxl, a folder, a single .safetensors file, or a hub id of a Stable Diffusion pipeline.
+        adapter: folder of an identity adapter, a released file, or the hub id of one; embedded, sd15 and sdxl have
+            their own.
         device: cpu, cuda, mps, …
         dtype: type of the weights while denoising; auto takes what is fast on the device.
         batch_size: images in one denoising run; the model's preset decides when it is not given.
@@ -29,6 +30,7 @@ class Loading:
         textual_inversion: file of a word for the prompt; give several for several.
         cache: keep conditionings (no photos, but features of faces) in $CONSISTENTID_CACHE or ~/.cache/consistentid.
         optimisation: how the networks are held and run.
+        image_encoder: folder or hub id of the adapter's CLIP vision tower, when it is not where the adapter says.
     """
 
     model: str | None = None
@@ -43,6 +45,7 @@ class Loading:
     textual_inversion: tuple[str, ...] = ()
     cache: bool = True
     optimisation: Annotated[Optimisation, Parameter(name="*")] = Optimisation()
+    image_encoder: str | None = None
 
     @property
     def shows_progress(self) -> bool:

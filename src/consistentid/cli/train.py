@@ -1,10 +1,11 @@
 """`consistentid train`."""
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consistentid.errors import ConsistentIDError, InvalidData
+from consistentid.errors import ConsistentIDError, InvalidData, InvalidSettings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +27,8 @@ def train(
         out: folder of the results, instead of the one in the configuration.
         validate: photos of people to make portraits of while training; by default the first of the folder.
     """
+    if find_spec("yaml") is None:
+        raise InvalidSettings("training needs pyyaml, which is not installed: pip install 'consistentid[train]'")
     if not config.is_file():
         raise InvalidData(f"{config} does not exist; configs/embedded.yaml is an example")
     from consistentid.training.run import load_config, run

@@ -12,7 +12,7 @@ from PIL import Image
 
 from consistentid.errors import FaceNotSelected, InvalidData, NoFaceFound, WeightsNotFound
 from consistentid.faces.description import Describer, GeometryDescriber, TemplateDescriber
-from consistentid.faces.detection import DetectedFace, DlibDetector, FaceDetector
+from consistentid.faces.detection import DLIB_LOOKS, DetectedFace, DlibDetector, FaceDetector
 from consistentid.faces.ladder import LadderDetector
 from consistentid.faces.parsing import FaceParser, SegformerParser
 from consistentid.faces.regions import LEFT_EYE, LIPS, NOSE, RIGHT_EYE, official_region_masks, region_masks
@@ -128,7 +128,7 @@ class FaceAnalyzer:
         if parser is None and not (weights / "config.json").is_file():
             raise WeightsNotFound(f"no face parser in {weights}; give the folder of a whole model or a parser")
         return cls(
-            detector or LadderDetector(DlibDetector()),
+            detector or LadderDetector(*(DlibDetector(look) for look in DLIB_LOOKS)),
             parser or SegformerParser(weights, offline=True, device=device),
             describer or GeometryDescriber(),
         )

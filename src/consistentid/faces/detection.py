@@ -1,20 +1,25 @@
-"""Face detection, 5 landmarks and the identity embedding, behind one protocol."""
+"""Face detection, 5 landmarks and the identity embedding, behind one protocol; dlib's is the default."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from consistentid.errors import WeightsNotFound
-from consistentid.faces.packs import find_pack
 
 _DETECTION_SIDE = 800  # px; larger photos are shrunk before dlib looks at them
 _SMALL_FACE_SIDE = 1600  # px; where dlib looks for small faces when it found none
+# dlib's own second detector is its CNN; where both find nothing, HOG looks for small faces.
+DLIB_LOOKS = {
+    "hog": ("hog", _DETECTION_SIDE),
+    "cnn": ("cnn", _DETECTION_SIDE),
+    "small": ("hog", _SMALL_FACE_SIDE),
+}
 _LARGEST_ZOOM = 4.0  # and a small photo is enlarged at most so much
 _NARROWEST = 24  # px; nothing fits into less, and dlib's CNN fails on it
 
@@ -71,10 +76,17 @@ def dlib_weights(name: str) -> Path:
 
 
 class DlibDetector:
-    """dlib: HOG detector, then its CNN detector; 5 points; 128-d embedding. Offline, no compiler, weights CC0."""
+    """dlib: HOG detector, then its CNN detector; 5 points; 128-d embedding. Offline, no compiler, weights CC0.
 
-    name = "dlib"
+    Args:
+        looks: which entries of `DLIB_LOOKS`, one after the other until one finds something; by default all.
+    """
+
     embedding_dim = 128
+
+    def __init__(self, *looks: str) -> None:
+        self.name = " ".join(["dlib", *looks])
+        self.looks = [DLIB_LOOKS[look] for look in looks or DLIB_LOOKS]
 
     @cached_property
     def _hog(self) -> Any:
@@ -101,14 +113,11 @@ class DlibDetector:
         return dlib.face_recognition_model_v1(str(dlib_weights("dlib_face_recognition_resnet_model_v1.dat")))
 
     def detect(self, photo: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
-        """See `FaceDetector.detect`.
-
-        Three looks, until one finds something: HOG and the CNN at 800 px, then HOG at up to 1600 px for small faces.
-        """
-        return _largest_first(self._describe(photo, rectangle, score) for rectangle, score in self._rectangles(photo))
+        """See `FaceDetector.detect`."""
+        return largest_first(self._describe(photo, rectangle, score) for rectangle, score in self._rectangles(photo))
 
     def _rectangles(self, photo: np.ndarray) -> list[tuple[Any, float]]:
-        for name, side in (("hog", _DETECTION_SIDE), ("cnn", _DETECTION_SIDE), ("hog", _SMALL_FACE_SIDE)):
+        for name, side in self.looks:
             found = self._look(photo, name, side)
             if found:
                 return found
@@ -157,134 +166,6 @@ def _with_mouth(points: np.ndarray) -> np.ndarray:
     return np.stack([left, right, nose, mouth - half, mouth + half]).astype(np.float32)
 
 
-class InsightFaceDetector:
-    """SCRFD and ArcFace of an InsightFace model pack; 512-d embedding of length 1.
-
-    The released ConsistentID checkpoints were trained with the pack buffalo_l, whose weights may be used for
-    non-commercial research only.
-
-    Args:
-        pack: name of the pack, a folder below `root`/models.
-        root: where packs are kept.
-        channel_order: what the recogniser is given. It was trained on "bgr"; the released SD 1.5 demo sends "rgb".
-        providers: onnxruntime's execution providers.
-        offline: never download the pack.
-    """
-
-    name = "insightface"
-    embedding_dim = 512
-
-    def __init__(
-        self,
-        pack: str = "buffalo_l",
-        *,
-        root: str | Path = "~/.insightface",
-        channel_order: Literal["bgr", "rgb"] = "bgr",
-        providers: Sequence[str] = ("CPUExecutionProvider",),
-        offline: bool = False,
-    ) -> None:
-        self.pack = pack
-        self.root = Path(root).expanduser()
-        self.channel_order = channel_order
-        self.providers = list(providers)
-        self.offline = offline
-
-    @cached_property
-    def _app(self) -> Any:
-        try:
-            from insightface.app import FaceAnalysis
-        except ImportError as error:
-            raise _not_installed("insightface", error) from error
-        found = find_pack(self.root, self.pack)
-        if self.offline and not any(found.folder.glob("*.onnx")):
-            raise WeightsNotFound(f"no InsightFace pack in {found.folder}; unpack {self.pack}.zip there")
-        try:
-            app = FaceAnalysis(
-                name=found.name,
-                root=str(self.root),
-                allowed_modules=["detection", "recognition"],
-                providers=self.providers,
-            )
-        except AssertionError as error:  # how InsightFace says that a pack has no detector
-            raise WeightsNotFound(f"{found.folder} holds no face detector; unpack {self.pack}.zip again") from error
-        app.prepare(ctx_id=0, det_size=(640, 640))
-        return app
-
-    def detect(self, photo: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
-        """See `FaceDetector.detect`."""
-        seen = _bgr(photo) if self.channel_order == "bgr" else np.ascontiguousarray(photo)
-        return _largest_first(
-            DetectedFace(
-                box=_box(found.bbox),
-                landmarks=np.asarray(found.kps, np.float32),
-                identity_embedding=np.asarray(found.normed_embedding, np.float32),
-                score=float(found.det_score),
-            )
-            for found in self._app.get(seen)
-        )
-
-
-class UnifaceDetector:
-    """RetinaFace and ArcFace of the package uniface (MIT code, version 4 or newer); 512-d embedding of length 1.
-
-    Args:
-        recogniser: "resnet" is the network of InsightFace's buffalo_l, "mnet" the small one of buffalo_s; embeddings of
-            the two cannot be compared.
-        providers: onnxruntime's execution providers.
-    """
-
-    name = "uniface"
-    embedding_dim = 512
-
-    def __init__(
-        self,
-        *,
-        recogniser: Literal["resnet", "mnet"] = "resnet",
-        providers: Sequence[str] = ("CPUExecutionProvider",),
-    ) -> None:
-        self.recogniser = recogniser
-        self.providers = list(providers)
-
-    @cached_property
-    def _networks(self) -> tuple[Any, Any]:
-        try:
-            from uniface.constants import ArcFaceWeights
-            from uniface.detection import RetinaFace
-            from uniface.recognition import ArcFace
-        except ImportError as error:
-            raise _not_installed("uniface", error) from error
-        weights = ArcFaceWeights.RESNET if self.recogniser == "resnet" else ArcFaceWeights.MNET
-        return RetinaFace(providers=self.providers), ArcFace(model_name=weights, providers=self.providers)
-
-    def detect(self, photo: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
-        """See `FaceDetector.detect`."""
-        detector, recogniser = self._networks
-        seen = _bgr(photo)
-        return _largest_first(
-            DetectedFace(
-                box=_box(found.bbox),
-                landmarks=np.asarray(found.landmarks, np.float32),
-                identity_embedding=np.asarray(
-                    recogniser.get_normalized_embedding(seen, found.landmarks), np.float32
-                ).ravel(),
-                score=float(found.confidence),
-            )
-            for found in detector.detect(seen)
-        )
-
-
-def _largest_first(faces: Iterable[DetectedFace]) -> list[DetectedFace]:
+def largest_first(faces: Iterable[DetectedFace]) -> list[DetectedFace]:
+    """Faces in the order that `FaceDetector.detect` promises."""
     return sorted(faces, key=lambda face: face.size, reverse=True)
-
-
-def _bgr(photo: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(photo[..., ::-1])
-
-
-def _box(corners: np.ndarray) -> tuple[float, float, float, float]:
-    left, top, right, bottom = (float(value) for value in corners[:4])
-    return left, top, right, bottom
-
-
-def _not_installed(package: str, error: ImportError) -> WeightsNotFound:
-    return WeightsNotFound(f'{package} cannot be imported ({error}); run `pip install "consistentid[faces]"`')

@@ -1,11 +1,22 @@
 """InsightFace model packs on the disk: where their networks really are, and which are missing."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 # A pack needs one network of each kind; both public packs are known by these names.
 _DETECTORS = ("det_10g.onnx", "scrfd_10g_bnkps.onnx", "det_500m.onnx", "det_2.5g.onnx")
 _RECOGNISERS = ("w600k_r50.onnx", "glintr100.onnx", "w600k_mbf.onnx")
+# pack -> megabytes of its archive, licence of its weights
+PUBLISHED = {
+    "buffalo_l": (289, "non-commercial research only"),
+    "antelopev2": (361, "non-commercial research only"),
+}
+
+
+def insightface_root() -> Path:
+    """Where InsightFace's packs are kept: $INSIGHTFACE_ROOT, else ~/.insightface."""
+    return Path(os.environ.get("INSIGHTFACE_ROOT") or "~/.insightface").expanduser()
 
 
 @dataclass(frozen=True)

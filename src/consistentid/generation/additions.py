@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from consistentid.errors import InvalidSettings, WeightsNotFound
+from consistentid.generation.downloads import announce
 from consistentid.generation.sources import hub_path
 from consistentid.identity.checkpoint import read_tensors
+from consistentid.identity.layout import outputs_and_inputs
 
 
 def fuse_loras(pipeline: Any, loras: Sequence[str], *, offline: bool = False) -> None:
@@ -66,6 +68,7 @@ def expanded(pipeline: Any, text: str) -> str:
 
 
 def _found(name: str, part: str, *, offline: bool) -> Path:
+    announce(name, part, offline=offline)
     path = hub_path(name, part=part, offline=offline)
     if not path.is_file():
         raise WeightsNotFound(f"{name} does not exist; give the file of a {part}")
@@ -105,10 +108,9 @@ def _lora_layers(state: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
 
 def _fits(unet: Any, layer: str, shape: tuple[int, int]) -> bool:
     try:
-        weight = unet.get_submodule(layer).weight
+        return outputs_and_inputs(unet.get_submodule(layer)) == shape
     except AttributeError:
         return False
-    return tuple(weight.shape[:2]) == shape
 
 
 def _teach(pipeline: Any, path: Path) -> str:

@@ -22,12 +22,14 @@ def analysis_sha256(analysis: Any) -> str:
     Args:
         analysis: a `faces.analysis.FaceAnalysis`.
     """
+    own = analysis.parser_label_map  # official masks are cut from it, so the same `label_map` is not enough
     return _sha256(
         np.asarray(analysis.box, np.float64),
         np.asarray(analysis.landmarks, np.float32),
         np.asarray(analysis.identity_embedding, np.float32),
         np.asarray(analysis.label_map, np.uint8),
         np.frombuffer(analysis.description.encode(), np.uint8),
+        *([] if own is None else [np.asarray(own, np.uint8)]),
     )
 
 

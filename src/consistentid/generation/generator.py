@@ -96,12 +96,13 @@ class PortraitGenerator:
         textual_inversions: Sequence[str] = (),
         cache: bool | str | Path = True,
         optimisation: Optimisation | None = None,
+        image_encoder: str | Path | None = None,
     ) -> Self:
         """Load a base model and an identity adapter.
 
         Args:
-            model: `embedded` (in the package), a folder, a single `.safetensors` file, or a hub id of a Stable
-                Diffusion (XL) pipeline.
+            model: `embedded` (in the package), a folder, a single `.safetensors` file, a hub id of a Stable Diffusion
+                (XL) pipeline, or `sd15` or `sdxl` for the released base model with its adapter.
             adapter: folder of an identity adapter, a released file (`ConsistentID-v1.bin`), or the hub id of either
                 (`owner/name`, `owner/name/file`); by default the folder `adapter` inside the model's.
             device: where to run; the CPU by default.
@@ -116,6 +117,7 @@ class PortraitGenerator:
             cache: keep conditionings on the disk, in `tensor_cache.default_folder()` or a folder of your choice; they
                 hold no photo, but features of the face. False: only in memory.
             optimisation: how the networks are held and run.
+            image_encoder: folder or hub id of the adapter's CLIP vision tower, when it is not where the adapter says.
 
         Raises:
             WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
@@ -132,6 +134,7 @@ class PortraitGenerator:
             loras=loras,
             textual_inversions=textual_inversions,
             optimisation=optimisation,
+            image_encoder=image_encoder,
         )
         generator = cls(
             parts.pipeline,

@@ -12,11 +12,11 @@ import torch
 
 from consistentid.errors import WeightsNotFound, first_line
 from consistentid.faces.analysis import FaceAnalyzer
+from consistentid.faces.arcface import arcface_detector
 from consistentid.faces.bisenet import BisenetParser
 from consistentid.faces.description import TemplateDescriber
-from consistentid.faces.detection import InsightFaceDetector
-from consistentid.faces.ladder import LadderDetector
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
+from consistentid.generation.downloads import announce, named_parts
 from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
 from consistentid.generation.origin import Origin, absolute, absolute_loras
 from consistentid.generation.precision import dtype_for
@@ -25,6 +25,7 @@ from consistentid.generation.sources import encoder_source, hub_path, parser_wei
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.checkpoint import load_adapter
 from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.config import ImageEncoderConfig
 from consistentid.identity.image_encoder import image_encoder_for
 
 EMBEDDED = "embedded"
@@ -43,10 +44,18 @@ class Parts:
 def conditioner_for(parts: Parts, *, offline: bool) -> Conditioner:
     """The conditioner of loaded parts, with the image encoder that their adapter was trained with.
 
+    Args:
+        parts: their adapter names the encoder; their origin may say that it is somewhere else.
+        offline: never download it.
+
     Raises:
         WeightsNotFound: the encoder is missing.
+        InvalidSettings: it is another one than the adapter's.
     """
     config = parts.adapter.config.image_encoder
+    if parts.origin.image_encoder is not None:
+        config = ImageEncoderConfig(kind="clip", source=parts.origin.image_encoder)
+    announce(config.source, "image encoder", offline=offline)
     source = encoder_source(config.source, offline=offline)
     with quiet_loading(bars=not offline):
         encoder = image_encoder_for(
@@ -81,16 +90,18 @@ def load_parts(
     loras: Sequence[str] = (),
     textual_inversions: Sequence[str] = (),
     optimisation: Optimisation = Optimisation(),
+    image_encoder: str | Path | None = None,
 ) -> Parts:
     """See `PortraitGenerator.from_pretrained`."""
     place = torch.device(device or "cpu")
     weights = dtype_for(dtype, place)
     check_optimisation(optimisation, device=place, single_file=is_single_file(model))
     home = place if optimisation.offload is None else torch.device("cpu")
-    source = embedded_folder() if str(model) == EMBEDDED else model
+    base, chosen = named_parts(model, adapter, offline=offline)
+    source = embedded_folder() if str(model) == EMBEDDED else base
     is_folder = Path(source).is_dir()
-    adapter_source = hub_path(adapter, offline=offline) if adapter is not None else Path(source) / "adapter"
-    if adapter is None and not (is_folder and adapter_source.is_dir()):
+    adapter_source = hub_path(chosen, offline=offline) if chosen is not None else Path(source) / "adapter"
+    if chosen is None and not (is_folder and adapter_source.is_dir()):
         raise WeightsNotFound(f"{model} has no folder `adapter`; say which identity adapter to use with adapter=PATH")
     adapter_folder = adapter_source.parent if adapter_source.is_file() else adapter_source
     with quiet_loading(bars=not Path(source).exists()):
@@ -112,6 +123,7 @@ def load_parts(
         Origin(
             model=EMBEDDED if str(model) == EMBEDDED else str(absolute(model)),
             adapter=None if adapter is None else str(adapter_source.resolve()),
+            image_encoder=absolute(image_encoder),
             base_config=absolute(base_config),
             loras=absolute_loras(loras),
             textual_inversions=tuple(str(absolute(each)) for each in textual_inversions),
@@ -199,7 +211,7 @@ def _analyzer(
         if weights is None:
             return None
         return FaceAnalyzer(
-            LadderDetector(InsightFaceDetector(channel_order=config.quirks.channel_order, offline=offline)),
+            arcface_detector(channel_order=config.quirks.channel_order, offline=offline),
             BisenetParser(weights, size=config.quirks.parser_size or 512, device=device),
             TemplateDescriber(),
         )

@@ -14,6 +14,7 @@ class Origin(BaseModel):
     Attributes:
         model: the base model.
         adapter: the identity adapter, None for the one inside the base model's folder.
+        image_encoder: folder of the image encoder, None for the one that the adapter names.
         base_config: what a single file was configured by.
         loras: community LoRAs with their weights.
         textual_inversions: files of words.
@@ -24,6 +25,7 @@ class Origin(BaseModel):
 
     model: str = "in memory"
     adapter: str | None = None
+    image_encoder: str | None = None
     base_config: str | None = None
     loras: tuple[str, ...] = ()
     textual_inversions: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from consistentid.errors import InvalidSettings, WeightsNotFound, first_line
+from consistentid.faces.packs import PUBLISHED, find_pack, insightface_root
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Source:
         files: paths or patterns in the repository.
         megabytes: about, of all files.
         licence: of the weights.
+        on_hub: whether it is fetched from the hub; else the package that uses it fetches it at its first use.
     """
 
     part: str
@@ -25,6 +27,7 @@ class Source:
     files: tuple[str, ...]
     megabytes: int
     licence: str
+    on_hub: bool = True
 
 
 _HALF = ("*.fp16.safetensors",)
@@ -32,6 +35,7 @@ _PIPELINE = ("model_index.json", "*/*.json", "*/*.txt")
 _RELEASE = "JackAILab/ConsistentID"
 _RELEASE_LICENCE = "MIT; trained with InsightFace, whose models are for non-commercial research only"
 _PARSER = Source("face parser", _RELEASE, ("face_parsing.pth",), 53, "data for non-commercial research only")
+_RECOGNISER = Source("face recogniser", "InsightFace's buffalo_l", ("*.onnx",), *PUBLISHED["buffalo_l"], on_hub=False)
 RELEASED_ENCODER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 # The vision tower alone; laion/CLIP-ViT-H-14-laion2B-s32B-b79K holds the text tower too (3,900 MB).
 _ENCODER = Source(
@@ -42,6 +46,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     "sd15": (
         Source("identity adapter", _RELEASE, ("ConsistentID-v1.bin",), 669, _RELEASE_LICENCE),
         _PARSER,
+        _RECOGNISER,
         _ENCODER,
         Source(
             "base model", "stable-diffusion-v1-5/stable-diffusion-v1-5", (*_PIPELINE, *_HALF), 2740,
@@ -51,6 +56,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     "sdxl": (
         Source("identity adapter", _RELEASE, ("ConsistentID_SDXL-v1.bin",), 3480, _RELEASE_LICENCE),
         _PARSER,
+        _RECOGNISER,
         _ENCODER,
         Source(
             "base model", "stabilityai/stable-diffusion-xl-base-1.0", (*_PIPELINE, *_HALF), 7000,
@@ -71,7 +77,8 @@ def fetch(preset: str, *, offline: bool = False) -> Iterator[tuple[Source, Path]
     if preset not in SOURCES:
         raise InvalidSettings(f"no preset {preset!r}; choose from {', '.join(SOURCES)}")
     for source in SOURCES[preset]:
-        yield source, _folder(source, offline=offline)
+        if source.on_hub or offline or cached(source) is not None:
+            yield source, _folder(source, offline=offline)
 
 
 def hub_path(source: str | Path, *, offline: bool, part: str = "identity adapter") -> Path:
@@ -85,16 +92,24 @@ def hub_path(source: str | Path, *, offline: bool, part: str = "identity adapter
     Raises:
         WeightsNotFound: it is neither here nor, under that name, on the hub.
     """
-    local = Path(source).expanduser()
-    owner, *rest = str(source).split("/")
-    if local.exists() or isinstance(source, Path) or not rest or owner in {"", ".", "..", "~"}:
-        return local
-    if len(rest) == 1 and local.suffix in {".bin", ".safetensors", ".pt", ".pth"}:
-        return local
-    repository, file = f"{owner}/{rest[0]}", "/".join(rest[1:])
+    named = hub_name(source)
+    if named is None:
+        return Path(source).expanduser()
+    repository, file = named
     files = (file,) if file else ("config.json", "adapter.safetensors")
     folder = _folder(Source(part, repository, files, 0, ""), offline=offline)
     return folder / file if file else folder
+
+
+def hub_name(source: str | Path) -> tuple[str, str] | None:
+    """Repository and file (or "") that a hub id names; None for what names a place on this machine."""
+    local = Path(source).expanduser()
+    owner, *rest = str(source).split("/")
+    if local.exists() or isinstance(source, Path) or not rest or owner in {"", ".", "..", "~"}:
+        return None
+    if len(rest) == 1 and local.suffix in {".bin", ".safetensors", ".pt", ".pth"}:
+        return None
+    return f"{owner}/{rest[0]}", "/".join(rest[1:])
 
 
 def encoder_source(name: str | None, *, offline: bool) -> str | None:
@@ -130,13 +145,34 @@ def cached(source: Source) -> Path | None:
         return None
 
 
+def downloaded(source: Source) -> Path:
+    """The folder in the hub's cache, downloaded where it is not there yet.
+
+    Raises:
+        WeightsNotFound: it cannot be downloaded.
+    """
+    return _folder(source, offline=False)
+
+
+def _pack_folder(source: Source) -> Path:
+    pack = find_pack(insightface_root(), "buffalo_l")
+    if pack.missing:
+        raise WeightsNotFound(
+            f"{source.repository} is not in {pack.folder}; InsightFace fetches it when a photo is first analysed, or "
+            "unpack buffalo_l.zip there"
+        )
+    return pack.folder
+
+
 def _folder(source: Source, *, offline: bool) -> Path:
+    if not source.on_hub:
+        return _pack_folder(source)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(source.repository, allow_patterns=list(source.files), local_files_only=offline))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = "it is not in the hub's cache and --offline was given" if offline else first_line(error)
         raise WeightsNotFound(f"cannot get the {source.part} from {source.repository}: {reason}") from error
     missing = [file for file in source.files if not any(folder.glob(file))]

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES, REGIONS
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.broadcast import batch_size, each
 from consistentid.identity.cached_encoder import CachedImageEncoder
 from consistentid.identity.checksum import WeightsChecksum
+from consistentid.identity.compatibility import check_image_encoder, check_recogniser, check_regions
 from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
 from consistentid.identity.reference import reference_images
@@ -58,19 +58,14 @@ class Conditioner:
         tokenizers: Sequence[Any],
         image_encoder: ImageEncoder,
     ) -> None:
-        config = adapter.config
-        if (image_encoder.hidden_size, image_encoder.num_tokens) != (config.image_dim, config.image_tokens):
-            raise InvalidSettings(
-                f"the image encoder gives {image_encoder.num_tokens} x {image_encoder.hidden_size} features, the "
-                f"adapter expects {config.image_tokens} x {config.image_dim}; use the encoder it was trained with"
-            )
+        check_image_encoder(image_encoder, adapter.config)
         self.adapter = adapter
         self.text_encoders = list(text_encoders)
         self.tokenizers = list(tokenizers)
         self.image_encoder = image_encoder
         self._images = CachedImageEncoder(image_encoder, TensorCache())
         self._checksum = WeightsChecksum()
-        self.style = style_named(config.quirks.prompt_style)
+        self.style = style_named(adapter.config.quirks.prompt_style)
 
     @classmethod
     def from_pipeline(
@@ -120,12 +115,14 @@ class Conditioner:
                 the text encoder's context as the longest needs, in the aligned style.
 
         Raises:
-            InvalidSettings: faces, prompts, negative prompts or captions differ in number; compel is not installed.
+            InvalidSettings: faces, prompts, negative prompts or captions differ in number; a face was recognised by
+                another network than the adapter's; a region is unknown; compel is not installed.
             InvalidPrompt: see `compose_facial_prompt` and `WeightedPrompt.parse`.
         """
         count = batch_size(analysis, prompt, negative_prompt, caption)
-        _check_regions(regions)
+        check_regions(regions)
         analyses = each(analysis, count)
+        check_recogniser(analyses, self.adapter.config)
         references = self._references(analyses)
         shown = [[name for name in reference.regions if regions is None or name in regions] for reference in references]
         faces = list(zip(each(prompt, count), analyses, shown, each(caption, count), strict=True))
@@ -291,9 +288,3 @@ class _Regional:
     tokens: Float[Tensor, "m d"] | None
     positions: Int[Tensor, "b n"]
     valid: Bool[Tensor, "b n"]
-
-
-def _check_regions(regions: Collection[str] | None) -> None:
-    unknown = sorted(set(regions or ()) - set(REGION_NAMES))
-    if unknown:
-        raise InvalidSettings(f"unknown region {unknown[0]!r}; choose from {', '.join(REGION_NAMES)}")

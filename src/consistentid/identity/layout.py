@@ -48,11 +48,27 @@ class AttentionLayer:
         layer: nn.Module = self.module.get_submodule(LORA_LAYERS[checkpoint_name])
         return layer
 
+    def shape(self, checkpoint_name: str) -> tuple[int, int]:
+        """Its numbers of outputs and inputs."""
+        return outputs_and_inputs(self.linear(checkpoint_name))
+
     def base_weight(self, checkpoint_name: str) -> Tensor:
         """Its weight, without any LoRA."""
         layer: Any = self.linear(checkpoint_name)
         weight: Tensor = getattr(layer, "base_layer", layer).weight
         return weight
+
+
+def outputs_and_inputs(layer: Any) -> tuple[int, int]:
+    """Sizes of a linear layer or a convolution as it declares them: weights of 4 bits are packed into another shape.
+
+    Raises:
+        AttributeError: it is neither.
+    """
+    plain = getattr(layer, "base_layer", layer)
+    if hasattr(plain, "in_features"):
+        return plain.out_features, plain.in_features
+    return plain.out_channels, plain.in_channels
 
 
 def attention_layers(unet: nn.Module) -> Iterator[AttentionLayer]:
@@ -68,12 +84,12 @@ def ip_adapter_shapes(unet: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in attention_layers(unet):
         for name in LORA_LAYERS:
-            out_dim, in_dim = layer.base_weight(name).shape
+            out_dim, in_dim = layer.shape(name)
             shapes[f"{layer.index}.{name}_lora.down.weight"] = (rank, in_dim)
             shapes[f"{layer.index}.{name}_lora.up.weight"] = (out_dim, rank)
         if layer.is_cross:
             for name, source in _KV.items():
-                shapes[f"{layer.index}.{name}.weight"] = tuple(layer.base_weight(source).shape)
+                shapes[f"{layer.index}.{name}.weight"] = layer.shape(source)
     return shapes
 
 
