@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tiny import tiny_pipeline
@@ -10,7 +9,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from consistentid.errors import InvalidSettings
 from consistentid.generation.downloads import announce, named_parts
-from consistentid.generation.loading import conditioner_for
+from consistentid.generation.loading import Parts, conditioner_for
+from consistentid.generation.origin import Origin
 from consistentid.generation.sources import RELEASED_ENCODER, SOURCES, hub_path
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.config import AdapterConfig
@@ -108,8 +108,10 @@ def test_a_local_image_encoder(tmp_path: Path) -> None:
         "embedded", text_dim=64, projector_width=64, facial_width=64, image_dim=32, image_tokens=17, lora_rank=4,
         image_encoder={"kind": "clip", "source": "not here"},
     )  # fmt: skip
-    parts = SimpleNamespace(pipeline=pipeline, adapter=IdentityAdapter.new(config, pipeline.unet))
-    conditioner = conditioner_for(parts, offline=True, image_encoder=tmp_path / "32")
-    assert conditioner.image_encoder.hidden_size == 32
+    adapter = IdentityAdapter.new(config, pipeline.unet)
+    fitting, other = (
+        Parts(pipeline, adapter, None, Origin(image_encoder=str(tmp_path / width))) for width in ("32", "64")
+    )
+    assert conditioner_for(fitting, offline=True).image_encoder.hidden_size == 32
     with pytest.raises(InvalidSettings, match="gives 17 x 64 features, the adapter expects 17 x 32"):
-        conditioner_for(parts, offline=True, image_encoder=tmp_path / "64")
+        conditioner_for(other, offline=True)
