@@ -1,6 +1,5 @@
 """Released checkpoints <-> our folders of safetensors."""
 
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from consistentid.identity.adapter import IdentityAdapter, check_shapes
 from consistentid.identity.config import AdapterConfig
 from consistentid.identity.facial_encoder import FacialEncoder
 from consistentid.identity.layout import State, projector_shapes
+from consistentid.weight_files import read_weights
 
 Base = Literal["sd15", "sdxl"]
 _PARTS: dict[Base, dict[str, str]] = {  # the release's name of a part -> ours
@@ -34,7 +34,7 @@ def read_official(path: str | Path, *, base: Base, dtype: torch.dtype | None = t
             what is missing, unknown or of another shape.
     """
     path = Path(path)
-    parts = _named_parts(_read(path), base=base, source=str(path))
+    parts = _named_parts(read_weights(path), base=base, source=str(path))
     config = AdapterConfig.preset(base)
     check_shapes(parts["ip_adapter"], official_ip_adapter_shapes(base), source=f"{path} (adapter_modules)")
     state = {
@@ -107,7 +107,7 @@ def read_tensors(path: str | Path) -> State:
         WeightsNotFound: the file is missing, damaged, or holds something else than tensors.
     """
     flat: State = {}
-    for key, value in _read(Path(path)).items():
+    for key, value in read_weights(Path(path)).items():
         nested = value.items() if isinstance(value, Mapping) else [("", value)]
         flat |= {f"{key}.{inner}".rstrip("."): tensor for inner, tensor in nested if isinstance(tensor, Tensor)}
     if not flat:
@@ -157,53 +157,18 @@ def _attention_sizes(base: Base, text_dim: int) -> list[tuple[int, int | None]]:
     ]
 
 
-def _read(path: Path) -> Mapping[str, object]:
-    if not path.is_file():
-        raise WeightsNotFound(f"{path} does not exist; download it from the hub repository JackAILab/ConsistentID")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            flat: Mapping[str, object] = load_file(path)
-        except SafetensorError as error:
-            raise WeightsNotFound(f"{path} is no safetensors file, or is incomplete; download it again") from error
-    else:
-        flat = _unpickle(path)
-    return flat
-
-
-def _unpickle(path: Path) -> Mapping[str, object]:
-    import pickle  # noqa: TID251  for the name of its error only
-
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        if "Unsupported global" in str(error):
-            raise WeightsNotFound(f"{path} holds code, which was not run; get the weights as safetensors") from error
-        raise WeightsNotFound(f"{path} is no checkpoint of tensors, or is incomplete; download it again") from error
-    if not isinstance(loaded, Mapping):
-        raise WeightsNotFound(f"{path} holds a {type(loaded).__name__} instead of named tensors")
-    return loaded
-
-
-def _is_zip(path: Path) -> bool:
-    """Files of torch 1.6 and later, which can be mapped instead of read."""
-    return zipfile.is_zipfile(path)
-
-
 def _named_parts(loaded: Mapping[str, object], *, base: Base, source: str) -> dict[str, State]:
     """Parts under our names, from nested dicts or from flat `part.key` names."""
     names = _PARTS[base]
     parts: dict[str, State] = {ours: {} for ours in names.values()}
     unknown = []
     for key, value in loaded.items():
-        part, _, rest = key.partition(".")
-        if part not in names:
-            unknown.append(key)
-        elif isinstance(value, Mapping):
-            parts[names[part]] |= {str(inner).removeprefix("module."): tensor for inner, tensor in value.items()}
-        elif isinstance(value, Tensor) and rest:
+        part, _, rest = str(key).partition(".")
+        if part in names and isinstance(value, Mapping):
+            tensors = {str(inner).removeprefix("module."): each for inner, each in value.items()}
+            unknown += [f"{key}.{inner}" for inner, each in tensors.items() if not isinstance(each, Tensor)]
+            parts[names[part]] |= tensors
+        elif part in names and isinstance(value, Tensor) and rest:
             parts[names[part]][rest] = value
         else:
             unknown.append(key)
