@@ -128,3 +128,57 @@ def _no_download(repository, *, local_files_only, **_):
 
     assert local_files_only, f"{repository} would be downloaded"
     raise LocalEntryNotFoundError(repository)
+
+
+_HUB = {
+    "JackAILab/ConsistentID": ["ConsistentID-v1.bin", "ConsistentID_SDXL-v1.bin", "face_parsing.pth"],
+    "h94/IP-Adapter": ["models/image_encoder/config.json", "models/image_encoder/model.safetensors"],
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": [
+        "v1-5-pruned.safetensors", "model_index.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt",
+        *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "safety_checker")),
+        *(f"{part}/diffusion_pytorch_model{kind}.safetensors" for part in ("unet", "vae") for kind in ("", ".fp16")),
+        *(f"{part}/model{kind}.safetensors" for part in ("text_encoder", "safety_checker") for kind in ("", ".fp16")),
+    ],
+    "stabilityai/stable-diffusion-xl-base-1.0": [
+        "sd_xl_base_1.0.safetensors", "model_index.json", "scheduler/scheduler_config.json", "tokenizer_2/merges.txt",
+        "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors", "vae_1_0/diffusion_pytorch_model.fp16.safetensors",
+        "text_encoder/model.fp16.safetensors", "text_encoder_2/model.fp16.safetensors",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that lays its files out as the real one; the folder of what was downloaded from it."""
+
+    def snapshot_download(repository, *, allow_patterns, local_files_only):
+        from huggingface_hub.errors import LocalEntryNotFoundError
+        from huggingface_hub.utils import filter_repo_objects
+
+        folder = tmp_path / repository
+        if not local_files_only:
+            for name in filter_repo_objects(_HUB[repository], allow_patterns=allow_patterns):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).touch()
+        if not folder.is_dir():
+            raise LocalEntryNotFoundError(repository)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return tmp_path
+
+
+@pytest.mark.parametrize("preset", ["sd15", "sdxl"])
+def test_what_was_fetched_is_known_as_fetched(preset, hub, capsys):
+    base = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5", "sdxl": "stabilityai/stable-diffusion-xl-base-1.0"}
+    assert run("weights", "fetch", preset, "--yes") == 0
+    assert f"base model: {hub / base[preset]}" in capsys.readouterr().out
+    files = {path.name for path in (hub / base[preset]).rglob("*.safetensors")}
+    assert files == {"diffusion_pytorch_model.fp16.safetensors", "model.fp16.safetensors"}
+    assert run("weights", "list") == 0
+    assert f"base model: {base[preset]}, fetched" in capsys.readouterr().out
+    assert run("weights", "fetch", preset, "--offline") == 0
+    (hub / base[preset] / "text_encoder" / "model.fp16.safetensors").unlink()
+    assert run("weights", "fetch", preset, "--offline") == 1
+    assert "lacks text_encoder/*.fp16*.safetensors" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from consistentid.faces.description import TemplateDescriber
 from consistentid.faces.detection import InsightFaceDetector
 from consistentid.faces.ladder import LadderDetector
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
+from consistentid.generation.base_folder import load_base_folder
 from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
 from consistentid.generation.precision import compute_in, dtype_for
 from consistentid.generation.single_file import is_single_file, load_single_file
@@ -116,16 +117,9 @@ def load_parts(
 
 def _pipeline(source: str | Path, *, offline: bool, config: str | Path | None, **options: Any) -> Any:
     """A stock pipeline from a single file, a folder or a hub id."""
-    from diffusers import DiffusionPipeline
-
     if is_single_file(source):
         return load_single_file(source, config=config)
-    try:
-        return DiffusionPipeline.from_pretrained(source, local_files_only=offline, **options)
-    except (OSError, ValueError) as error:
-        raise WeightsNotFound(
-            f"no Stable Diffusion pipeline at {source} ({first_line(error)}); give a folder or a hub id"
-        ) from error
+    return load_base_folder(source, offline=offline, **options)
 
 
 def load_controlnets(sources: Sequence[str], *, offline: bool) -> list[Any]:
@@ -135,13 +129,14 @@ def load_controlnets(sources: Sequence[str], *, offline: bool) -> list[Any]:
         WeightsNotFound: one is missing, or is no ControlNet.
     """
     from diffusers import ControlNetModel
+    from safetensors import SafetensorError
 
     networks = []
     for source in sources:
         try:
             with quiet_loading(bars=not Path(source).is_dir()):
                 networks.append(ControlNetModel.from_pretrained(source, local_files_only=offline).eval())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise WeightsNotFound(
                 f"no ControlNet at {source} ({first_line(error)}); give a folder or a hub id"
             ) from error
