@@ -13,7 +13,6 @@ import torch
 from consistentid.errors import WeightsNotFound, first_line
 from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.bisenet import BisenetParser
-from consistentid.faces.description import TemplateDescriber
 from consistentid.faces.detection import InsightFaceDetector
 from consistentid.faces.ladder import LadderDetector
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
@@ -184,7 +183,7 @@ def _analyzer(
         return FaceAnalyzer(
             LadderDetector(InsightFaceDetector(channel_order=config.quirks.channel_order, offline=offline)),
             BisenetParser(weights, size=config.quirks.parser_size or 512, device=device),
-            TemplateDescriber(),
+            None,  # the caption is that of the prompt style
         )
     if (Path(source) / "parser" / "config.json").is_file():
         return FaceAnalyzer.from_pretrained(source, device=device)

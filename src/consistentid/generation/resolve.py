@@ -12,6 +12,7 @@ from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import task_named
 from consistentid.identity.config import AdapterConfig
 from consistentid.images import PhotoSource
+from consistentid.prompting.style import style_named
 
 
 def resolved_request(
@@ -56,6 +57,17 @@ def resolved(
     if unknown:
         raise InvalidSettings(f"there is no region {unknown[0]!r}; choose from {', '.join(REGION_NAMES)}")
     return settings.model_copy(update=changes)
+
+
+def with_caption(
+    settings: GenerationSettings, analysis: FaceAnalysis, *, task: str, config: AdapterConfig
+) -> GenerationSettings:
+    """The settings with the fixed caption of inpainting, where that is another and nobody else describes the face."""
+    template = style_named(config.quirks.prompt_style).inpaint_template
+    described = any(words is not None for words in (settings.caption, config.caption, analysis.description))
+    if template is None or described or not task_named(task).inpaints:
+        return settings
+    return settings.model_copy(update={"caption": template})
 
 
 def _merge_step(given: int | float | None, *, steps: int, config: AdapterConfig) -> int:

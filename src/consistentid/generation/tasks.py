@@ -29,7 +29,12 @@ class Task:
     @property
     def keeps_proportions(self) -> bool:
         """Whether the result is a changed picture, and so has its proportions."""
-        return "mask_image" in self.required or not self.sized
+        return self.inpaints or not self.sized
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether a part of a picture is repainted."""
+        return "mask_image" in self.required
 
     def check(self, name: str, inputs: Mapping[str, object], *, components: Mapping[str, object]) -> None:
         """Compare what was given with what the task takes; with an automatic mask the image may be left out.

@@ -22,7 +22,7 @@ class Quirks(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt_style: Literal["aligned", "official_sd15", "official_sdxl", "official_inpaint"] = Field(
+    prompt_style: Literal["aligned", "official_sd15", "official_sdxl"] = Field(
         "aligned", description="captions are worded, ordered and cut as in training"
     )
     reference: Literal["aligned_face", "photo"] = Field(
@@ -81,7 +81,7 @@ class AdapterConfig(BaseModel):
         lora_rank: rank of the LoRAs on q, k, v and out of every attention layer.
         shortcut: whether the projector adds its input tokens to its output.
         merge_fraction: share of the steps that run without region features, unless the caller says otherwise.
-        caption: the fixed caption that the weights were trained with; None: that of the describer.
+        caption: the fixed caption that the weights were trained with; None: that of the describer, else of the style.
         identity_scale: weight of the identity tokens, unless the caller says otherwise.
     """
 
