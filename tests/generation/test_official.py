@@ -1,4 +1,4 @@
-"""What released checkpoints expect where the caller leaves it open: the caption of each task."""
+"""What released checkpoints expect where the caller leaves it open: the caption of each task, and which face."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +13,9 @@ from consistentid.errors import InvalidData
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation import loading
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.presets import PRESETS
 from consistentid.generation.request import GenerationRequest
-from consistentid.generation.resolve import with_caption
+from consistentid.generation.resolve import resolved, with_caption
 from consistentid.generation.settings import GenerationSettings
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
@@ -91,3 +92,15 @@ def test_a_face_without_lips_or_an_eye_goes_through_official_mode_only(drawn: Fa
             with pytest.raises(InvalidData, match="lacks an eye or the nose"):
                 generator.prepare(request)
         adapter.detach()
+
+
+def test_the_release_takes_the_surest_face_when_nobody_chose(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline(tmp_path)
+
+    def face(base: str, settings: GenerationSettings = SETTINGS) -> int | str | None:
+        config = AdapterConfig.preset(base)  # type: ignore[arg-type]
+        return resolved(settings, preset=PRESETS[base], config=config, pipeline=pipeline).face
+
+    assert [face(base) for base in ("sd15", "sdxl", "embedded")] == ["surest", "surest", "largest"]
+    assert face("sd15", GenerationSettings(face="largest")) == "largest"
+    assert face("sd15", GenerationSettings(face=0)) == 0

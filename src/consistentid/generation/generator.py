@@ -256,7 +256,7 @@ class PortraitGenerator:
             fitted_inputs(request.inputs, task=task_named(request.task), size=size),
             own=analysed.analysis,
             size=size,
-            analyse=lambda picture: self._analyses.of(picture, GenerationSettings()).analysis,
+            analyse=lambda picture: self._analyses.of(picture, GenerationSettings(face=config.quirks.face)).analysis,
         )
         return PreparedRequest(
             replace(request, settings=settings, inputs=inputs),

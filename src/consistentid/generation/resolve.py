@@ -51,6 +51,7 @@ def resolved(
         "guidance": preset.guidance if settings.guidance is None else settings.guidance,
         "identity_scale": config.identity_scale if settings.identity_scale is None else settings.identity_scale,
         "merge_step": _merge_step(settings.merge_step, steps=steps, config=config),
+        "face": config.quirks.face if settings.face is None else settings.face,
         "size": _size(settings.size or preset.size, pipeline=pipeline),
     }
     unknown = sorted(set(settings.regions or ()) - set(REGION_NAMES))
