@@ -1,6 +1,7 @@
 """`consistentid weights`, on small checkpoints under the released part names."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=64, attention_head_dim=16,
     )  # fmt: skip
-    monkeypatch.setattr(checkpoint, "official_ip_adapter_shapes", lambda base: ip_adapter_shapes(unet, 4))
+    monkeypatch.setattr(checkpoint, "official_ip_adapter_shapes", lambda base, rank=4: ip_adapter_shapes(unet, rank))
     monkeypatch.setattr(AdapterConfig, "preset", classmethod(lambda cls, base, **changes: config))
     path = tmp_path / "released.safetensors"
     write_official(IdentityAdapter.new(config, unet), path)
@@ -78,8 +79,11 @@ def test_an_incomplete_checkpoint_is_named_and_not_converted(released, tmp_path,
 @pytest.mark.parametrize(
     ("tensors", "kind"),
     [
-        ({"model.diffusion_model.time_embed.0.weight": 1}, "single-file Stable Diffusion 1.x"),
-        ({"model.diffusion_model.x": 1, "conditioner.embedders.1.model.x": 1}, "single-file Stable Diffusion XL"),
+        ({"model.diffusion_model.x": 1, "cond_stage_model.model.ln_final.bias": 1}, "Stable Diffusion 2.x"),
+        ({"vision_model.embeddings.patch_embedding.weight": 1280, "vision_model.x": 1}, "CLIP ViT-H"),
+        ({"emb_params": 768}, "textual inversion"),
+        ({"clip_l": 768, "clip_g": 1280}, "textual inversion"),
+        ({"<cat-toy>": 768}, "textual inversion"),
         ({"image_proj.latents": 1, "ip_adapter.1.to_k_ip.weight": 1}, "IP-Adapter without FacialEncoder"),
         ({"lora_unet_down_blocks_0.lora_up.weight": 1}, "LoRA of a base model"),
         ({"something": 1}, "unknown"),
@@ -89,9 +93,58 @@ def test_other_files_are_told_apart(tensors, kind, tmp_path, capsys):
     path = tmp_path / "file.safetensors"
     save_file({key: torch.zeros(size) for key, size in tensors.items()}, path)
     assert run("weights", "verify", path) == int(kind == "unknown")
-    assert kind in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert kind in said
+    assert "complete" not in said
     assert run("weights", "convert", path, tmp_path / "adapter") == 1
     assert "no released checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tensors", "kind"),
+    [
+        ({"model.diffusion_model.time_embed.0.weight": 1}, "single-file Stable Diffusion 1.x"),
+        ({"model.diffusion_model.x": 1, "conditioner.embedders.1.model.x": 1}, "single-file Stable Diffusion XL"),
+        ({"image_proj.proj.0.bias": 1, "FacialEncoder.x": 1}, "released ConsistentID for SD 1.5"),
+    ],
+)
+def test_what_lacks_tensors_of_a_known_layout_is_not_complete(tensors, kind, tmp_path, capsys):
+    path = tmp_path / "file.safetensors"
+    save_file({key: torch.zeros(size) for key, size in tensors.items()}, path)
+    assert run("weights", "verify", path) == 1
+    said = capsys.readouterr().out
+    assert kind in said
+    assert "missing" in said
+    assert "complete" not in said
+
+
+@pytest.mark.parametrize("change", ["lost", "misshaped"])
+def test_an_adapters_folder_is_compared_with_its_base_model(change, released, tmp_path, capsys):
+    assert run("weights", "convert", released, tmp_path / "adapter") == 0
+    path = tmp_path / "adapter" / "adapter.safetensors"
+    state = load_file(path)
+    state.pop("ip_adapter.1.to_k_ip.weight")
+    if change == "misshaped":
+        state["ip_adapter.1.to_k_ip.weight"] = torch.zeros(2, 2)
+    save_file(state, path)
+    assert run("weights", "verify", tmp_path / "adapter") == 1
+    assert "1.to_k_ip.weight" in capsys.readouterr().out
+
+
+def test_an_embedded_adapter_is_compared_with_the_unet_beside_it(model, tmp_path, capsys):
+    shutil.copytree(model / "adapter", tmp_path / "adapter")
+    assert run("weights", "verify", tmp_path / "adapter") == 0
+    assert "layout of projector and FacialEncoder complete" in capsys.readouterr().out
+    assert run("weights", "verify", model / "adapter") == 0
+    assert "layout complete" in capsys.readouterr().out
+
+
+def test_a_damaged_file_does_not_hide_the_others(released, tmp_path, capsys):
+    (tmp_path / "bad.bin").write_bytes(b"not weights")
+    assert run("weights", "verify", tmp_path / "bad.bin", released) == 1
+    said = capsys.readouterr()
+    assert "layout complete" in said.out
+    assert "bad.bin is no checkpoint" in said.err
 
 
 def test_a_face_parser_is_known_by_its_layout(tmp_path, capsys):

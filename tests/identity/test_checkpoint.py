@@ -44,7 +44,7 @@ def test_full_size_layouts_are_the_released_ones(parity, base):
 def small(unet, config, monkeypatch):
     """Reads and writes checkpoints of the tiny U-Net's size under the released part names."""
     config = config.model_copy(update={"base": "sd15", "mode": "official"})
-    monkeypatch.setattr(checkpoint, "official_ip_adapter_shapes", lambda base: ip_adapter_shapes(unet, 4))
+    monkeypatch.setattr(checkpoint, "official_ip_adapter_shapes", lambda base, rank=4: ip_adapter_shapes(unet, rank))
     monkeypatch.setattr(AdapterConfig, "preset", classmethod(lambda cls, base, **changes: config))
     return IdentityAdapter.new(config, unet, seed=5)
 

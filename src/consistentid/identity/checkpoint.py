@@ -63,7 +63,7 @@ def load_adapter(path: str | Path) -> IdentityAdapter:
 def official_base(tensors: Iterable[str]) -> Base | None:
     """Which release flat `part.key` names belong to: they spell the projector differently. None for neither."""
     parts = {key.partition(".")[0] for key in tensors}
-    if not {"FacialEncoder", "adapter_modules"} <= parts:
+    if not {"FacialEncoder", "adapter_modules"} & parts:  # one of them may be what is missing
         return None
     return "sdxl" if "image_proj_model" in parts else "sd15"
 
@@ -115,6 +115,11 @@ def read_tensors(path: str | Path) -> State:
     return flat
 
 
+def known_ip_adapter_shapes(config: AdapterConfig) -> dict[str, tuple[int, ...]] | None:
+    """Keys and shapes of an adapter's `ip_adapter` part, where its base model has one public layout; else None."""
+    return None if config.base == "embedded" else official_ip_adapter_shapes(config.base, config.lora_rank)
+
+
 def official_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a whole released checkpoint, flat."""
     config = AdapterConfig.preset(base)
@@ -128,15 +133,16 @@ def official_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     return {f"{theirs}.{key}": shape for theirs, ours in _PARTS[base].items() for key, shape in parts[ours].items()}
 
 
-def official_ip_adapter_shapes(base: Base) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of `adapter_modules` of a released checkpoint, from the public layout of its base model."""
+def official_ip_adapter_shapes(base: Base, rank: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of `adapter_modules` for a base model, from its public layout; None: the released rank."""
     config = AdapterConfig.preset(base)
+    rank = rank or config.lora_rank
     shapes: dict[str, tuple[int, ...]] = {}
     for index, (width, context) in enumerate(_attention_sizes(base, config.text_dim)):
         for name in ("to_q", "to_k", "to_v", "to_out"):
             source = context if context and name in {"to_k", "to_v"} else width
-            shapes[f"{index}.{name}_lora.down.weight"] = (config.lora_rank, source)
-            shapes[f"{index}.{name}_lora.up.weight"] = (width, config.lora_rank)
+            shapes[f"{index}.{name}_lora.down.weight"] = (rank, source)
+            shapes[f"{index}.{name}_lora.up.weight"] = (width, rank)
         if context:
             shapes |= {f"{index}.{name}.weight": (width, context) for name in ("to_k_ip", "to_v_ip")}
     return shapes
