@@ -173,10 +173,29 @@ def test_an_analysis_is_made_from_parts(drawn_face: Drawn, parity_inputs: Module
     assert stretched.description == "a face"
     assert stretched.label_map.shape == (256, 256)
     assert stretched.parser_label_map is large
-    with pytest.raises(InvalidData, match="lacks the lips"):
+    assert analysis.description is None
+    with pytest.raises(InvalidData, match=r"lacks the lips; give FaceAnalysis\.from_parts landmarks="):
         landmarks_of_labels(np.where(np.isin(label_map, (11, 12, 13)), 1, label_map))
     with pytest.raises(InvalidData, match="lacks an eye"):
         landmarks_of_labels(np.where(label_map == 4, 1, label_map))
+
+
+@pytest.mark.parametrize("hidden", [(4,), (10,), (11, 12, 13)])
+def test_a_label_map_without_landmarks_is_enough_for_the_release(drawn_face: Drawn, hidden: tuple[int, ...]) -> None:
+    photo, label_map, face = drawn_face
+    partly = np.where(np.isin(label_map, hidden), 1, label_map).astype(np.uint8)
+    analysis = FaceAnalysis.from_parts(photo, partly, face.identity_embedding)
+    assert analysis.landmarks is None
+    assert {"face", "eyes"} <= analysis.official_region_masks.keys()
+    assert draw_analysis(analysis).size == (256, 256)
+    given = FaceAnalysis.from_parts(photo, partly, face.identity_embedding, landmarks=face.landmarks)
+    assert given.landmarks is face.landmarks
+
+
+def test_a_label_map_without_a_face_is_refused(drawn_face: Drawn) -> None:
+    photo, label_map, face = drawn_face
+    with pytest.raises(InvalidData, match="the label map shows no face"):
+        FaceAnalysis.from_parts(photo, np.zeros_like(label_map), face.identity_embedding)
 
 
 def test_a_folder_without_a_parser_is_refused(tmp_path: Path) -> None:

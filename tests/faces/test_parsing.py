@@ -165,9 +165,9 @@ def test_bisenet_refuses_wrong_broken_and_missing_files(bisenet: BiSeNet, drawn_
     torch.save(bisenet, code)  # a pickled object could run code; it is not read
     for path, message in {
         absent: "does not exist",
-        broken: "cannot be read as weights",
+        broken: "is no checkpoint of tensors",
         other: "does not hold the weights of a BiSeNet",
-        code: "cannot be read as weights",
+        code: "holds code, which was not run",
     }.items():
         with pytest.raises(WeightsNotFound, match=message):
             BisenetParser(path).parse(drawn_face[0])

@@ -17,6 +17,7 @@ from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation import single_file
 from consistentid.generation.base_layouts import LAYOUTS, write_layout
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.inspection import inspect_weights
 from consistentid.generation.single_file import load_single_file
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.config import AdapterConfig
@@ -104,6 +105,9 @@ def test_a_single_file_is_the_same_model(shared: Any) -> None:
 def test_without_a_folder_the_layout_is_derived(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     base, _, pipeline, path = shared
     monkeypatch.setitem(single_file.LAYOUTS, base, small_layout(base))
+    found = inspect_weights(path)
+    assert found.verdict == "layout of U-Net and autoencoder complete"
+    assert {"sd15": "1.x", "sdxl": "XL"}[base] in found.kind
     loaded = load_single_file(path)
     assert torch.equal(loaded.unet.conv_in.weight, pipeline.unet.conv_in.weight)
 

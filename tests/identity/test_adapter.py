@@ -234,6 +234,9 @@ def test_refusals(unet, adapter, config, tmp_path):
     with pytest.raises(WeightsNotFound, match="no adapter configuration"):
         IdentityAdapter.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(config.to_json())
+    (tmp_path / "adapter.safetensors").write_bytes(b"no weights")
+    with pytest.raises(WeightsNotFound, match=r"adapter\.safetensors is no safetensors file"):
+        IdentityAdapter.from_pretrained(tmp_path)
     (tmp_path / "adapter.safetensors").unlink()
     with pytest.raises(WeightsNotFound, match="does not exist"):
         IdentityAdapter.from_pretrained(tmp_path)

@@ -44,7 +44,7 @@ def test_full_size_layouts_are_the_released_ones(parity, base):
 def small(unet, config, monkeypatch):
     """Reads and writes checkpoints of the tiny U-Net's size under the released part names."""
     config = config.model_copy(update={"base": "sd15", "mode": "official"})
-    monkeypatch.setattr(checkpoint, "official_ip_adapter_shapes", lambda base: ip_adapter_shapes(unet, 4))
+    monkeypatch.setattr(checkpoint, "official_ip_adapter_shapes", lambda base, rank=4: ip_adapter_shapes(unet, rank))
     monkeypatch.setattr(AdapterConfig, "preset", classmethod(lambda cls, base, **changes: config))
     return IdentityAdapter.new(config, unet, seed=5)
 
@@ -100,4 +100,20 @@ def test_pickles_with_code_are_refused(small, tmp_path):
 
     torch.save({"image_proj": Code()}, tmp_path / "weights.bin")
     with pytest.raises(WeightsNotFound, match="holds code, which was not run"):
+        read_official(tmp_path / "weights.bin", base="sd15")
+
+
+def test_bytes_that_look_like_a_pickle_are_one_sentence(tmp_path):
+    path = tmp_path / "weights.bin"
+    for content in (b"h\x00 is an opcode", b"0", b"\x80\x02}q\x00(X\x05"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsNotFound, match="no checkpoint of tensors"):
+            read_official(path, base="sd15")
+
+
+def test_other_values_among_the_tensors_are_named(small, tmp_path):
+    nested = checkpoint.official_state(small)
+    nested["image_proj"] = {**nested["image_proj"], "step": 3}
+    torch.save(nested, tmp_path / "weights.bin")
+    with pytest.raises(WeightsNotFound, match=r"unknown 'image_proj\.step'"):
         read_official(tmp_path / "weights.bin", base="sd15")

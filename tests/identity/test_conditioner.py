@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from consistentid.errors import InvalidSettings
+from consistentid.errors import InvalidSettings, WeightsNotFound
 from consistentid.identity.conditioner import Conditioner
 from consistentid.identity.conditioning import Conditioning
+from consistentid.identity.image_encoder import ClipImageEncoder
 
 EMBEDS = ("prompt_embeds", "text_only_embeds", "negative_embeds", "identity", "image_features")
 
@@ -149,3 +150,11 @@ def test_reference_images_of_both_modes(analyses):
     assert list(official.regions) == ["face", "eyes", "ears", "nose", "mouth"]
     nose = np.asarray(official.regions["nose"])
     assert (nose[analyses[0].label_map == 17] == 0).all()
+
+
+def test_a_truncated_image_encoder_is_one_sentence(image_encoder, tmp_path):
+    image_encoder.model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(WeightsNotFound, match="no CLIP image encoder in"):
+        ClipImageEncoder.from_pretrained(tmp_path, offline=True)

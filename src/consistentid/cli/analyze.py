@@ -46,12 +46,13 @@ def analyze(
 def _summary(analysis: "FaceAnalysis", photo: Path, *, embedding: bool) -> dict[str, Any]:
     """What was found, in plain numbers: pixels, and each region's share of the photo."""
     masks = analysis.region_masks
+    landmarks = () if analysis.landmarks is None else analysis.landmarks
     summary: dict[str, Any] = {
         "photo": str(photo),
         "size": [analysis.photo.shape[1], analysis.photo.shape[0]],
         "faces_found": analysis.faces_found,
         "box": [round(float(value), 1) for value in analysis.box],
-        "landmarks": [[round(float(value), 1) for value in point] for point in analysis.landmarks],
+        "landmarks": [[round(float(value), 1) for value in point] for point in landmarks],
         "regions": {name: round(float(mask.mean()), 5) for name, mask in masks.items()},
         "description": analysis.description,
         "identity_dim": int(analysis.identity_embedding.size),

@@ -1,6 +1,7 @@
 """`consistentid weights`: what files are, how to convert them, and where the released ones come from."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -18,21 +19,27 @@ def verify(*paths: Path) -> int:
     Args:
         paths: checkpoints (.bin, .pth, .safetensors) or folders of identity adapters.
     """
-    from consistentid.identity.inspection import UNKNOWN, inspect_weights
-
     if not paths:
         raise InvalidSettings("no file was named; give checkpoints or folders")
-    failed = False
-    for path in paths:
+    sound = [_verified(path) for path in paths]
+    return int(not all(sound))
+
+
+def _verified(path: Path) -> bool:
+    """Print what a file is; whether it is known and whole."""
+    from consistentid.generation.inspection import inspect_weights
+
+    try:
         found = inspect_weights(path)
-        types = ", ".join(f"{count} {name}" for name, count in sorted(found.dtypes.items()))
-        verdict = found.problem or ("nothing that is known here" if found.kind == UNKNOWN else "layout complete")
-        failed |= bool(found.problem) or found.kind == UNKNOWN
-        print(f"{found.path}: {found.kind}")
-        print(f"  {found.tensors} tensors ({types}), {found.parameters:,} parameters")
-        print(f"  sha256 {found.sha256}")
-        print(f"  {verdict}")
-    return int(failed)
+    except WeightsNotFound as error:  # of one file, which says nothing of the others
+        sys.stderr.write(f"consistentid: {error}\n")
+        return False
+    types = ", ".join(f"{count} {name}" for name, count in sorted(found.dtypes.items()))
+    print(f"{found.path}: {found.kind}")
+    print(f"  {found.tensors} tensors ({types}), {found.parameters:,} parameters")
+    print(f"  sha256 {found.sha256}")
+    print(f"  {found.verdict}", flush=True)
+    return found.is_sound
 
 
 @weights.command
@@ -43,8 +50,8 @@ def convert(checkpoint: Path, folder: Path, /) -> int:
         checkpoint: ConsistentID-v1.bin, ConsistentID_SDXL-v1.bin, or the same as safetensors.
         folder: gets config.json and adapter.safetensors; must not exist.
     """
+    from consistentid.generation.inspection import inspect_weights
     from consistentid.identity.checkpoint import read_official
-    from consistentid.identity.inspection import inspect_weights
 
     if folder.exists():
         raise InvalidSettings(f"{folder} exists; name a new folder")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from consistentid.errors import FaceNotSelected, InvalidData, NoFaceFound, WeightsNotFound
-from consistentid.faces.description import Describer, GeometryDescriber, TemplateDescriber
+from consistentid.faces.description import Describer, GeometryDescriber
 from consistentid.faces.detection import DLIB_LOOKS, DetectedFace, DlibDetector, FaceDetector
 from consistentid.faces.ladder import LadderDetector
 from consistentid.faces.parsing import FaceParser, SegformerParser
@@ -34,9 +35,10 @@ class FaceAnalysis:
         photo: (h, w, 3) the upright RGB photo.
         box: left, top, right, bottom of the face in pixels.
         landmarks: (5, 2) left eye, right eye, nose, left and right mouth corner in pixels; sides are the viewer's.
+            None: the label map lacks what they are measured on, and nobody gave them; official mode needs none.
         identity_embedding: (d,) the recogniser's output.
         label_map: (h, w) classes of `regions.LABEL_NAMES`.
-        description: a caption of the face that names its regions.
+        description: a caption of the face that names its regions; None: the fixed one of the adapter's prompt style.
         parser_label_map: (h2, w2) the parser's own output where it is not at the photo's size (BiSeNet: 512 x 512 of
             the stretched photo); official mode cuts its masks from it.
         faces_found: how many faces the photo shows.
@@ -44,10 +46,10 @@ class FaceAnalysis:
 
     photo: UInt8[np.ndarray, "h w 3"]
     box: tuple[float, float, float, float]
-    landmarks: Float[np.ndarray, "5 2"]
+    landmarks: Float[np.ndarray, "5 2"] | None
     identity_embedding: Float[np.ndarray, " d"]
     label_map: UInt8[np.ndarray, "h w"]
-    description: str
+    description: str | None
     parser_label_map: UInt8[np.ndarray, "h2 w2"] | None = None
     faces_found: int = 1
 
@@ -74,21 +76,25 @@ class FaceAnalysis:
         label_map: UInt8[np.ndarray, "h2 w2"],
         identity_embedding: Float[np.ndarray, " d"],
         *,
+        landmarks: Float[np.ndarray, "5 2"] | None = None,
         description: str | None = None,
     ) -> "FaceAnalysis":
-        """An analysis from results made elsewhere; box and landmarks are measured on the label map.
+        """An analysis from results made elsewhere; the box, and landmarks not given, are measured on the label map.
 
         Raises:
-            InvalidData: the label map lacks an eye, the nose or the lips.
+            InvalidData: the label map shows no face.
         """
         whole = _at_photo_size(label_map, photo)
-        landmarks = landmarks_of_labels(whole)
-        rows, columns = np.nonzero(region_masks(whole)["face"])
+        masks = region_masks(whole)
+        if "face" not in masks:
+            raise InvalidData("the label map shows no face; give one with the classes of CelebAMask-HQ")
+        rows, columns = np.nonzero(masks["face"])
         box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
-        face = DetectedFace(box, landmarks, np.asarray(identity_embedding, np.float32), 1.0)
-        text = TemplateDescriber().describe(photo, label_map=whole, face=face) if description is None else description
+        if landmarks is None:
+            with suppress(InvalidData):  # official mode needs none, aligned mode will say what is missing
+                landmarks = landmarks_of_labels(whole)
         own = None if whole is label_map else label_map
-        return cls(photo, box, landmarks, face.identity_embedding, whole, text, own)
+        return cls(photo, box, landmarks, np.asarray(identity_embedding, np.float32), whole, description, own)
 
 
 class FaceAnalyzer:
@@ -97,12 +103,17 @@ class FaceAnalyzer:
     Args:
         detector: finds faces and recognises them.
         parser: makes the label map.
-        describer: writes the caption.
+        describer: writes the caption; None leaves it to the prompt style of the adapter.
         min_face: smallest side of the face box in pixels.
     """
 
     def __init__(
-        self, detector: FaceDetector, parser: FaceParser, describer: Describer, *, min_face: int = MIN_FACE
+        self,
+        detector: FaceDetector,
+        parser: FaceParser,
+        describer: Describer | None,
+        *,
+        min_face: int = MIN_FACE,
     ) -> None:
         self.detector = detector
         self.parser = parser
@@ -156,13 +167,14 @@ class FaceAnalyzer:
         parsed = self.parser.parse(pixels, chosen)
         label_map = _at_photo_size(parsed, pixels)
         landmarks = chosen.landmarks if chosen.mouth_measured else with_lips(chosen.landmarks, label_map)
+        words = None if self.describer is None else self.describer.describe(pixels, label_map=label_map, face=chosen)
         return FaceAnalysis(
             photo=pixels,
             box=chosen.box,
             landmarks=landmarks,
             identity_embedding=chosen.identity_embedding,
             label_map=label_map,
-            description=self.describer.describe(pixels, label_map=label_map, face=chosen),
+            description=words,
             parser_label_map=None if parsed is label_map else parsed,
             faces_found=len(faces),
         )
@@ -253,13 +265,15 @@ def landmarks_of_labels(label_map: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray
         label: np.argwhere(label_map == label)[:, ::-1].astype(np.float32) for label in (LEFT_EYE, RIGHT_EYE, NOSE)
     }
     if any(found.size == 0 for found in points.values()):
-        raise InvalidData("the label map lacks an eye or the nose; give landmarks or another label map")
+        raise InvalidData(
+            "the label map lacks an eye or the nose; give FaceAnalysis.from_parts landmarks=, or another one"
+        )
     left, right = points[LEFT_EYE].mean(0), points[RIGHT_EYE].mean(0)
     nose = points[NOSE]
     base = nose[nose[:, 1] >= np.percentile(nose[:, 1], 80)].mean(0)
     corners = _mouth_corners(label_map, left, right)
     if corners is None:
-        raise InvalidData("the label map lacks the lips; give landmarks or another label map")
+        raise InvalidData("the label map lacks the lips; give FaceAnalysis.from_parts landmarks=, or another one")
     return np.concatenate([np.stack([left, right, base]), corners]).astype(np.float32)
 
 

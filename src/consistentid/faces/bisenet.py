@@ -18,6 +18,7 @@ from consistentid.errors import WeightsNotFound
 from consistentid.faces.detection import DetectedFace
 from consistentid.faces.parsing import normalised
 from consistentid.faces.regions import LABEL_NAMES
+from consistentid.weight_files import read_weights
 
 
 class ConvBNReLU(nn.Module):
@@ -183,7 +184,7 @@ class BisenetParser:
         network = BiSeNet()
         try:
             network.load_state_dict(_read_state(self.path), strict=True)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise WeightsNotFound(f"{self.path} does not hold the weights of a BiSeNet with ResNet-18") from error
         return network.eval().to(self.device)
 
@@ -202,14 +203,4 @@ class BisenetParser:
 def _read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsNotFound(f"{path} does not exist; download face_parsing.pth of ConsistentID and give its path")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle and safetensors raise unrelated kinds for a damaged file
-        raise WeightsNotFound(f"{path} cannot be read as weights; download it again") from error
-    if not isinstance(state, dict):
-        raise WeightsNotFound(f"{path} holds a {type(state).__name__}, no weights; download it again")
-    return state
+    return dict(read_weights(path))

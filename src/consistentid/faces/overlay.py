@@ -16,7 +16,7 @@ _STRIP_SCALE = 1.9  # side of a strip's tile / side of the face box
 
 
 def draw_analysis(analysis: FaceAnalysis) -> Image.Image:
-    """The photo with its regions tinted, the face's box and the five landmarks."""
+    """The photo with its regions tinted, the face's box and, where they are known, the five landmarks."""
     tinted = analysis.photo.astype(np.float32)
     for name in REGION_NAMES:  # the face first: the others lie on it
         mask = analysis.region_masks.get(name)
@@ -26,7 +26,7 @@ def draw_analysis(analysis: FaceAnalysis) -> Image.Image:
     draw = ImageDraw.Draw(image)
     line = max(1, round((analysis.box[2] - analysis.box[0]) / 100))
     draw.rectangle(analysis.box, outline="white", width=line)
-    for x, y in analysis.landmarks:
+    for x, y in () if analysis.landmarks is None else analysis.landmarks:
         radius = 2 * line
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill="white", outline="black", width=line)
     return image

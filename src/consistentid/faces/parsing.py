@@ -61,13 +61,14 @@ class SegformerParser:
 
     @cached_property
     def _model(self) -> Any:
+        from safetensors import SafetensorError
         from transformers import SegformerForSemanticSegmentation
 
         try:
             model = SegformerForSemanticSegmentation.from_pretrained(
                 self.source, local_files_only=self.offline, dtype="float32"
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
             raise WeightsNotFound(
                 f"no SegFormer face parser at {self.source}; give a local folder or a hub id ({reason})"

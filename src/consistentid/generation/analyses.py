@@ -62,6 +62,7 @@ class Analyses:
         sha256 = photo_sha256(np.asarray(image))
         if path is not None:
             image.filename = path  # type: ignore[attr-defined]  # so that messages name the file
+        face = "largest" if settings.face is None else settings.face
         with quiet_loading():  # parsers load on first use
-            analysis = self._known.get((sha256, settings.face), lambda: analyzer.analyze(image, face=settings.face))
+            analysis = self._known.get((sha256, face), lambda: analyzer.analyze(image, face=face))
         return AnalysedPhoto(analysis, path, sha256)

@@ -23,12 +23,13 @@ def analysis_sha256(analysis: Any) -> str:
         analysis: a `faces.analysis.FaceAnalysis`.
     """
     own = analysis.parser_label_map  # official masks are cut from it, so the same `label_map` is not enough
+    description = "\0" if analysis.description is None else analysis.description  # no text is another than an empty one
     return _sha256(
         np.asarray(analysis.box, np.float64),
-        np.asarray(analysis.landmarks, np.float32),
+        np.asarray([] if analysis.landmarks is None else analysis.landmarks, np.float32),
         np.asarray(analysis.identity_embedding, np.float32),
         np.asarray(analysis.label_map, np.uint8),
-        np.frombuffer(analysis.description.encode(), np.uint8),
+        np.frombuffer(description.encode(), np.uint8),
         *([] if own is None else [np.asarray(own, np.uint8)]),
     )
 

@@ -26,7 +26,7 @@ from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.renderer import Renderer
 from consistentid.generation.request import GenerationRequest, PreparedRequest
-from consistentid.generation.resolve import resolved_request
+from consistentid.generation.resolve import resolved_request, with_caption
 from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
 from consistentid.generation.stored import conditioning_state, stored
 from consistentid.generation.tasks import task_named
@@ -250,12 +250,14 @@ class PortraitGenerator:
         self.policy.check(request.settings.caption or "")
         settings = self._resolved(request)
         analysed = self._analyses.of(request.photo, settings)
+        config = self.adapter.config
+        settings = with_caption(settings, analysed.analysis, task=request.task, config=config)
         size = settings.size or (8, 8)
         inputs, blend = with_automatic_mask(
             fitted_inputs(request.inputs, task=task_named(request.task), size=size),
             own=analysed.analysis,
             size=size,
-            analyse=lambda picture: self._analyses.of(picture, GenerationSettings()).analysis,
+            analyse=lambda picture: self._analyses.of(picture, GenerationSettings(face=config.quirks.face)).analysis,
         )
         return PreparedRequest(
             replace(request, settings=settings, inputs=inputs),

@@ -14,8 +14,8 @@ from consistentid.errors import WeightsNotFound, first_line
 from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.arcface import arcface_detector
 from consistentid.faces.bisenet import BisenetParser
-from consistentid.faces.description import TemplateDescriber
 from consistentid.generation.additions import fuse_loras, load_textual_inversions
+from consistentid.generation.base_folder import load_base_folder
 from consistentid.generation.downloads import announce, named_parts
 from consistentid.generation.optimisation import Optimisation, check_optimisation, loading_arguments, optimise
 from consistentid.generation.origin import Origin, absolute, absolute_loras
@@ -134,16 +134,9 @@ def load_parts(
 
 def _pipeline(source: str | Path, *, offline: bool, config: str | Path | None, **options: Any) -> Any:
     """A stock pipeline from a single file, a folder or a hub id."""
-    from diffusers import DiffusionPipeline
-
     if is_single_file(source):
         return load_single_file(source, config=config)
-    try:
-        return DiffusionPipeline.from_pretrained(source, local_files_only=offline, **options)
-    except (OSError, ValueError) as error:
-        raise WeightsNotFound(
-            f"no Stable Diffusion pipeline at {source} ({first_line(error)}); give a folder or a hub id"
-        ) from error
+    return load_base_folder(source, offline=offline, **options)
 
 
 def load_controlnets(sources: Sequence[str], *, dtype: torch.dtype, offline: bool) -> list[Any]:
@@ -158,6 +151,7 @@ def load_controlnets(sources: Sequence[str], *, dtype: torch.dtype, offline: boo
         WeightsNotFound: one is missing, or is no ControlNet.
     """
     from diffusers import ControlNetModel
+    from safetensors import SafetensorError
 
     networks = []
     for source in sources:
@@ -165,7 +159,7 @@ def load_controlnets(sources: Sequence[str], *, dtype: torch.dtype, offline: boo
             with quiet_loading(bars=not Path(source).is_dir()):
                 network = ControlNetModel.from_pretrained(source, local_files_only=offline, torch_dtype=dtype)
                 networks.append(network.eval())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise WeightsNotFound(
                 f"no ControlNet at {source} ({first_line(error)}); give a folder or a hub id"
             ) from error
@@ -213,7 +207,7 @@ def _analyzer(
         return FaceAnalyzer(
             arcface_detector(channel_order=config.quirks.channel_order, offline=offline),
             BisenetParser(weights, size=config.quirks.parser_size or 512, device=device),
-            TemplateDescriber(),
+            None,  # the caption is that of the prompt style
         )
     if (Path(source) / "parser" / "config.json").is_file():
         return FaceAnalyzer.from_pretrained(source, device=device)

@@ -13,6 +13,7 @@ from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import task_named
 from consistentid.identity.config import AdapterConfig
 from consistentid.images import PhotoSource
+from consistentid.prompting.style import style_named
 
 
 def resolved_request(
@@ -61,12 +62,24 @@ def resolved(
         "scheduler": settings.scheduler or preset.scheduler or type(pipeline.scheduler).__name__,
         "guidance": preset.guidance if settings.guidance is None else settings.guidance,
         "identity_scale": config.identity_scale if settings.identity_scale is None else settings.identity_scale,
+        "face": config.quirks.face if settings.face is None else settings.face,
         "size": _size(settings.size or preset.size, pipeline=pipeline),
     }
     unknown = sorted(set(settings.regions or ()) - set(REGION_NAMES))
     if unknown:
         raise InvalidSettings(f"there is no region {unknown[0]!r}; choose from {', '.join(REGION_NAMES)}")
     return settings.model_copy(update=changes)
+
+
+def with_caption(
+    settings: GenerationSettings, analysis: FaceAnalysis, *, task: str, config: AdapterConfig
+) -> GenerationSettings:
+    """The settings with the fixed caption of inpainting, where that is another and nobody else describes the face."""
+    template = style_named(config.quirks.prompt_style).inpaint_template
+    described = any(words is not None for words in (settings.caption, config.caption, analysis.description))
+    if template is None or described or not task_named(task).inpaints:
+        return settings
+    return settings.model_copy(update={"caption": template})
 
 
 def _merge_step(given: int | float | None, *, steps: int, config: AdapterConfig) -> int:

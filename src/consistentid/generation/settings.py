@@ -30,7 +30,7 @@ class GenerationSettings(BaseModel):
         size: width, height in pixels.
         regions: the regions that take part, None for all that the photo shows.
         caption: description of the face; None takes the one in the adapter's configuration, else the describer's.
-        face: which face of the photo: largest, left, right, centre, largest:1, … (see `FaceAnalyzer.analyze`).
+        face: which face of the photo: largest, surest, left, right, centre, largest:1, … (see `FaceAnalyzer.analyze`).
         clip_skip: last layers of the text encoder that are left out; "clip skip 2" of other programs is 1.
         prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
             released checkpoints) all of a long prompt; needs compel.
@@ -49,7 +49,7 @@ class GenerationSettings(BaseModel):
     size: tuple[int, int] | None = None
     regions: tuple[str, ...] | None = None
     caption: str | None = None
-    face: int | str = "largest"
+    face: int | str | None = None
     clip_skip: int = Field(default=0, ge=0)
     prompt_weighting: bool = False
 

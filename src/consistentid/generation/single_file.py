@@ -1,7 +1,8 @@
 """Base models as one `.safetensors` file, as they are shared outside the hub; nothing is downloaded."""
 
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from consistentid.errors import WeightsNotFound, first_line
 from consistentid.generation.base_layouts import LAYOUTS, BaseLayout, write_layout
 from consistentid.identity.adapter import check_shapes
 
-_KINDS: dict[str, BaseLayout] = {"v1": "sd15", "xl_base": "sdxl"}  # diffusers' names of the file layouts
+KINDS: dict[str, BaseLayout] = {"v1": "sd15", "xl_base": "sdxl"}  # diffusers' names of the file layouts
+_TEXT_ENCODERS = {"conditioner.embedders.1.": "xl_base", "cond_stage_model.model.": "v2"}  # which no v1 has
 _DENOISER = "model.diffusion_model."
 
 
@@ -41,7 +43,7 @@ def load_single_file(path: str | Path, *, config: str | Path | None = None) -> A
     pipeline_class = getattr(diffusers, LAYOUTS[base]["model_index"]["_class_name"])
     with _folder(base, config) as folder:
         try:
-            _check_networks(tensors, folder, source=path)
+            check_networks(tensors, {part: _config(folder / part) for part in ("unet", "vae")}, source=path)
             pipeline = pipeline_class.from_single_file(str(path), config=str(folder), local_files_only=True)
         except KeyError as error:
             raise WeightsNotFound(f"{path} is no whole {base} model: missing {error.args[0]}") from error
@@ -76,14 +78,25 @@ def base_of(tensors: dict[str, Tensor], *, source: Path) -> BaseLayout:
     Raises:
         WeightsNotFound: it is no base model, or one that the adapters were not made for.
     """
+    kind = kind_of(tensors)
+    if kind is None:
+        raise WeightsNotFound(f"{source} holds no base model; `consistentid weights verify` says what it is")
+    if kind not in KINDS:
+        raise WeightsNotFound(f"{source} is of the kind {kind!r}; base models of SD 1.x and SDXL can be used")
+    return KINDS[kind]
+
+
+def kind_of(tensors: Mapping[str, Tensor]) -> str | None:
+    """Diffusers' name of a base model's layout, such as `v1`; None when there is no denoiser."""
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
     if not any(key.startswith(_DENOISER) for key in tensors):
-        raise WeightsNotFound(f"{source} holds no base model; `consistentid weights verify` says what it is")
-    kind = infer_diffusers_model_type(tensors)
-    if kind not in _KINDS:
-        raise WeightsNotFound(f"{source} is of the kind {kind!r}; base models of SD 1.x and SDXL can be used")
-    return _KINDS[kind]
+        return None
+    kind = str(infer_diffusers_model_type(tensors))
+    if kind != "v1":
+        return kind
+    told = (other for prefix, other in _TEXT_ENCODERS.items() if any(key.startswith(prefix) for key in tensors))
+    return next(told, kind)  # v1 is also what diffusers calls a file that lacks the tensors it goes by
 
 
 @contextmanager
@@ -99,8 +112,18 @@ def _folder(base: BaseLayout, config: str | Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def _check_networks(tensors: dict[str, Tensor], folder: Path, *, source: Path) -> None:
-    """Compare U-Net and autoencoder of a file with the configurations, by shapes alone."""
+def _config(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return found
+
+
+def check_networks(tensors: Mapping[str, Tensor], configs: Mapping[str, Mapping[str, Any]], *, source: Path) -> None:
+    """Compare U-Net and autoencoder of a file with configurations such as those of `LAYOUTS`, by shapes alone.
+
+    Raises:
+        WeightsNotFound: lists what is missing, unknown or of another shape.
+        KeyError: a tensor is missing from which diffusers tells the layout.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
@@ -108,7 +131,7 @@ def _check_networks(tensors: dict[str, Tensor], folder: Path, *, source: Path) -
         ("unet", UNet2DConditionModel, convert_ldm_unet_checkpoint),
         ("vae", AutoencoderKL, convert_ldm_vae_checkpoint),
     ):
-        config = network_class.load_config(folder / part)
+        config = dict(configs[part])
         with torch.device("meta"):
             expected = network_class.from_config(config).state_dict()
         found = convert(dict(tensors), config=config)

@@ -30,8 +30,15 @@ class Source:
     on_hub: bool = True
 
 
-_HALF = ("*.fp16.safetensors",)
 _PIPELINE = ("model_index.json", "*/*.json", "*/*.txt")
+_NETWORKS = ("unet", "vae", "text_encoder")
+
+
+def _in_half(*networks: str) -> tuple[str, ...]:
+    """Patterns of 16-bit weights, one for each network, so that none can be missing unnoticed."""
+    return tuple(f"{network}/*.fp16*.safetensors" for network in networks)
+
+
 _RELEASE = "JackAILab/ConsistentID"
 _RELEASE_LICENCE = "MIT; trained with InsightFace, whose models are for non-commercial research only"
 _PARSER = Source("face parser", _RELEASE, ("face_parsing.pth",), 53, "data for non-commercial research only")
@@ -49,8 +56,8 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         _RECOGNISER,
         _ENCODER,
         Source(
-            "base model", "stable-diffusion-v1-5/stable-diffusion-v1-5", (*_PIPELINE, *_HALF), 2740,
-            "CreativeML OpenRAIL-M",
+            "base model", "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            (*_PIPELINE, *_in_half(*_NETWORKS, "safety_checker")), 2740, "CreativeML OpenRAIL-M",
         ),
     ),
     "sdxl": (
@@ -59,8 +66,8 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         _RECOGNISER,
         _ENCODER,
         Source(
-            "base model", "stabilityai/stable-diffusion-xl-base-1.0", (*_PIPELINE, *_HALF), 7000,
-            "CreativeML Open RAIL++-M",
+            "base model", "stabilityai/stable-diffusion-xl-base-1.0",
+            (*_PIPELINE, *_in_half(*_NETWORKS, "text_encoder_2")), 7000, "CreativeML Open RAIL++-M",
         ),
     ),
 }  # fmt: skip
@@ -162,6 +169,17 @@ def _pack_folder(source: Source) -> Path:
             "unpack buffalo_l.zip there"
         )
     return pack.folder
+
+
+def snapshot(repository: str) -> Path | None:
+    """The folder of a repository in the hub's cache, complete or not; None when nothing of it was ever fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["model_index.json"], local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
 
 
 def _folder(source: Source, *, offline: bool) -> Path:

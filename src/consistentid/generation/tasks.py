@@ -33,7 +33,12 @@ class Task:
     @property
     def keeps_proportions(self) -> bool:
         """Whether the result is a changed picture, and so has its proportions."""
-        return "mask_image" in self.required or not self.sized
+        return self.inpaints or not self.sized
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether a part of a picture is repainted."""
+        return "mask_image" in self.required
 
     def steps_run(self, steps: int, inputs: Mapping[str, Any], *, pipeline: Any) -> int:
         """How many of the asked steps are run: with a picture to start from, the last ones, a share of `strength`.

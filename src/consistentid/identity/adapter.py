@@ -21,6 +21,7 @@ from consistentid.identity.layout import (
     projector_shapes,
     projector_to_checkpoint,
 )
+from consistentid.weight_files import read_safetensors
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "adapter.safetensors"  # diffusers' load_ip_adapter reads it too; it skips the facial_encoder part
@@ -65,16 +66,14 @@ class IdentityAdapter:
         """Read a folder written by `save_pretrained`.
 
         Raises:
-            WeightsNotFound: a file is missing, or its tensors are not those that the configuration asks for.
+            WeightsNotFound: a file is missing or damaged, or its tensors are not those that the configuration asks for.
         """
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         config = AdapterConfig.load(folder / CONFIG_NAME)
         path = folder / WEIGHTS_NAME
         if not path.is_file():
             raise WeightsNotFound(f"{path} does not exist; give the folder of an identity adapter")
-        return cls.from_state(config, load_file(path), source=str(path))
+        return cls.from_state(config, read_safetensors(path), source=str(path))
 
     @classmethod
     def from_state(cls, config: AdapterConfig, state: State, *, source: str) -> Self:

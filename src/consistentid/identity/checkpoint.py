@@ -1,6 +1,5 @@
 """Released checkpoints <-> our folders of safetensors."""
 
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from consistentid.identity.adapter import IdentityAdapter, check_shapes
 from consistentid.identity.config import AdapterConfig
 from consistentid.identity.facial_encoder import FacialEncoder
 from consistentid.identity.layout import State, projector_shapes
+from consistentid.weight_files import read_weights
 
 Base = Literal["sd15", "sdxl"]
 _PARTS: dict[Base, dict[str, str]] = {  # the release's name of a part -> ours
@@ -34,7 +34,7 @@ def read_official(path: str | Path, *, base: Base, dtype: torch.dtype | None = t
             what is missing, unknown or of another shape.
     """
     path = Path(path)
-    parts = _named_parts(_read(path), base=base, source=str(path))
+    parts = _named_parts(read_weights(path), base=base, source=str(path))
     config = AdapterConfig.preset(base)
     check_shapes(parts["ip_adapter"], official_ip_adapter_shapes(base), source=f"{path} (adapter_modules)")
     state = {
@@ -63,7 +63,7 @@ def load_adapter(path: str | Path) -> IdentityAdapter:
 def official_base(tensors: Iterable[str]) -> Base | None:
     """Which release flat `part.key` names belong to: they spell the projector differently. None for neither."""
     parts = {key.partition(".")[0] for key in tensors}
-    if not {"FacialEncoder", "adapter_modules"} <= parts:
+    if not {"FacialEncoder", "adapter_modules"} & parts:  # one of them may be what is missing
         return None
     return "sdxl" if "image_proj_model" in parts else "sd15"
 
@@ -107,12 +107,17 @@ def read_tensors(path: str | Path) -> State:
         WeightsNotFound: the file is missing, damaged, or holds something else than tensors.
     """
     flat: State = {}
-    for key, value in _read(Path(path)).items():
+    for key, value in read_weights(Path(path)).items():
         nested = value.items() if isinstance(value, Mapping) else [("", value)]
         flat |= {f"{key}.{inner}".rstrip("."): tensor for inner, tensor in nested if isinstance(tensor, Tensor)}
     if not flat:
         raise WeightsNotFound(f"{path} holds no tensors; give a checkpoint")
     return flat
+
+
+def known_ip_adapter_shapes(config: AdapterConfig) -> dict[str, tuple[int, ...]] | None:
+    """Keys and shapes of an adapter's `ip_adapter` part, where its base model has one public layout; else None."""
+    return None if config.base == "embedded" else official_ip_adapter_shapes(config.base, config.lora_rank)
 
 
 def official_shapes(base: Base) -> dict[str, tuple[int, ...]]:
@@ -128,15 +133,16 @@ def official_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     return {f"{theirs}.{key}": shape for theirs, ours in _PARTS[base].items() for key, shape in parts[ours].items()}
 
 
-def official_ip_adapter_shapes(base: Base) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of `adapter_modules` of a released checkpoint, from the public layout of its base model."""
+def official_ip_adapter_shapes(base: Base, rank: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of `adapter_modules` for a base model, from its public layout; None: the released rank."""
     config = AdapterConfig.preset(base)
+    rank = rank or config.lora_rank
     shapes: dict[str, tuple[int, ...]] = {}
     for index, (width, context) in enumerate(_attention_sizes(base, config.text_dim)):
         for name in ("to_q", "to_k", "to_v", "to_out"):
             source = context if context and name in {"to_k", "to_v"} else width
-            shapes[f"{index}.{name}_lora.down.weight"] = (config.lora_rank, source)
-            shapes[f"{index}.{name}_lora.up.weight"] = (width, config.lora_rank)
+            shapes[f"{index}.{name}_lora.down.weight"] = (rank, source)
+            shapes[f"{index}.{name}_lora.up.weight"] = (width, rank)
         if context:
             shapes |= {f"{index}.{name}.weight": (width, context) for name in ("to_k_ip", "to_v_ip")}
     return shapes
@@ -157,53 +163,18 @@ def _attention_sizes(base: Base, text_dim: int) -> list[tuple[int, int | None]]:
     ]
 
 
-def _read(path: Path) -> Mapping[str, object]:
-    if not path.is_file():
-        raise WeightsNotFound(f"{path} does not exist; download it from the hub repository JackAILab/ConsistentID")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            flat: Mapping[str, object] = load_file(path)
-        except SafetensorError as error:
-            raise WeightsNotFound(f"{path} is no safetensors file, or is incomplete; download it again") from error
-    else:
-        flat = _unpickle(path)
-    return flat
-
-
-def _unpickle(path: Path) -> Mapping[str, object]:
-    import pickle  # noqa: TID251  for the name of its error only
-
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        if "Unsupported global" in str(error):
-            raise WeightsNotFound(f"{path} holds code, which was not run; get the weights as safetensors") from error
-        raise WeightsNotFound(f"{path} is no checkpoint of tensors, or is incomplete; download it again") from error
-    if not isinstance(loaded, Mapping):
-        raise WeightsNotFound(f"{path} holds a {type(loaded).__name__} instead of named tensors")
-    return loaded
-
-
-def _is_zip(path: Path) -> bool:
-    """Files of torch 1.6 and later, which can be mapped instead of read."""
-    return zipfile.is_zipfile(path)
-
-
 def _named_parts(loaded: Mapping[str, object], *, base: Base, source: str) -> dict[str, State]:
     """Parts under our names, from nested dicts or from flat `part.key` names."""
     names = _PARTS[base]
     parts: dict[str, State] = {ours: {} for ours in names.values()}
     unknown = []
     for key, value in loaded.items():
-        part, _, rest = key.partition(".")
-        if part not in names:
-            unknown.append(key)
-        elif isinstance(value, Mapping):
-            parts[names[part]] |= {str(inner).removeprefix("module."): tensor for inner, tensor in value.items()}
-        elif isinstance(value, Tensor) and rest:
+        part, _, rest = str(key).partition(".")
+        if part in names and isinstance(value, Mapping):
+            tensors = {str(inner).removeprefix("module."): each for inner, each in value.items()}
+            unknown += [f"{key}.{inner}" for inner, each in tensors.items() if not isinstance(each, Tensor)]
+            parts[names[part]] |= tensors
+        elif part in names and isinstance(value, Tensor) and rest:
             parts[names[part]][rest] = value
         else:
             unknown.append(key)

@@ -107,7 +107,7 @@ class Conditioner:
             analysis: one face for all prompts, or one per prompt.
             prompt: one prompt for all faces, or one per face.
             negative_prompt: one for all, or one each.
-            caption: description of the face, for all or each; None: the adapter's fixed caption, else the analysis's.
+            caption: description of the face, for all or each; None: the adapter's own, the face's, or the style's.
             images_per_prompt: images of each pair, one after the other.
             regions: the regions that take part, of those that the photo shows; None: all, (): none.
             identity: whether the identity tokens know the person; without, they are those of the guidance branch.
@@ -144,11 +144,11 @@ class Conditioner:
 
         That of a weighted prompt is not cut in the aligned style.
         """
-        words = caption if caption is not None else self.adapter.config.caption
+        captions = (caption, self.adapter.config.caption, analysis.description, self.style.template)
         text, style = (prompt, self.style) if isinstance(prompt, str) else (prompt.text, weighted_style(self.style))
         return compose_facial_prompt(
             text,
-            caption=analysis.description if words is None else words,
+            caption=next(words for words in captions if words is not None),
             regions=REGION_NAMES if self.style.words == "all" else regions,
             tokenizers=self.tokenizers,
             style=style,

@@ -22,7 +22,7 @@ class Quirks(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt_style: Literal["aligned", "official_sd15", "official_sdxl", "official_inpaint"] = Field(
+    prompt_style: Literal["aligned", "official_sd15", "official_sdxl"] = Field(
         "aligned", description="captions are worded, ordered and cut as in training"
     )
     reference: Literal["aligned_face", "photo"] = Field(
@@ -30,6 +30,9 @@ class Quirks(BaseModel):
     )
     region_pairing: Literal["name", "position"] = Field(
         "name", description="a word gets its own region's image, or (release) the image at the same position in a list"
+    )
+    face: Literal["largest", "surest"] = Field(
+        "largest", description="of several, when nobody chose one: the release takes the detector's first, its surest"
     )
     channel_order: Literal["rgb", "bgr"] = Field(
         "rgb", description="the recogniser's input; the SD 1.5 release feeds RGB to a network made for BGR"
@@ -47,11 +50,11 @@ class Quirks(BaseModel):
 
 OFFICIAL_SD15 = Quirks(
     prompt_style="official_sd15", reference="photo", region_pairing="position",
-    parser_size=512, negative_regions=True,
+    face="surest", parser_size=512, negative_regions=True,
 )  # fmt: skip
 OFFICIAL_SDXL = Quirks(
     prompt_style="official_sdxl", reference="photo", region_pairing="position",
-    channel_order="bgr", parser_size=1280, text_layer=-2,
+    face="surest", channel_order="bgr", parser_size=1280, text_layer=-2,
     negative_regions=True,
 )  # fmt: skip
 
@@ -81,7 +84,7 @@ class AdapterConfig(BaseModel):
         lora_rank: rank of the LoRAs on q, k, v and out of every attention layer.
         shortcut: whether the projector adds its input tokens to its output.
         merge_fraction: share of the steps run that have no region features, unless the caller says otherwise.
-        caption: the fixed caption that the weights were trained with; None: that of the describer.
+        caption: the fixed caption that the weights were trained with; None: that of the describer, else of the style.
         identity_scale: weight of the identity tokens, unless the caller says otherwise.
     """
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from consistentid.errors import WeightsNotFound
+from consistentid.errors import WeightsNotFound, first_line
 from consistentid.identity.config import ImageEncoderConfig
 
 
@@ -66,14 +66,15 @@ class ClipImageEncoder:
         Raises:
             WeightsNotFound: there is no CLIP vision tower.
         """
+        from safetensors import SafetensorError
         from transformers import CLIPVisionModelWithProjection
 
         try:
             return cls(CLIPVisionModelWithProjection.from_pretrained(source, dtype=dtype, local_files_only=offline))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise WeightsNotFound(
-                f"no CLIP image encoder in {source}; give the folder or hub id of one (the released checkpoints use "
-                "laion/CLIP-ViT-H-14-laion2B-s32B-b79K)"
+                f"no CLIP image encoder in {source} ({first_line(error)}); give the folder or hub id of one (the "
+                "released checkpoints use laion/CLIP-ViT-H-14-laion2B-s32B-b79K)"
             ) from error
 
     def pixels(self, images: Sequence[Image.Image]) -> Float[Tensor, "b 3 s s"]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from consistentid.faces.analysis import FaceAnalysis
+from consistentid.faces.analysis import FaceAnalysis, landmarks_of_labels
 from consistentid.faces.crops import align_face
 from consistentid.faces.regions import region_masks
 from consistentid.identity.config import Quirks
@@ -25,10 +25,15 @@ class ReferenceImages:
 
 
 def reference_images(analysis: FaceAnalysis, quirks: Quirks) -> ReferenceImages:
-    """What the image encoder is to see of an analysed face."""
+    """What the image encoder is to see of an analysed face.
+
+    Raises:
+        InvalidData: aligned mode needs landmarks, which the analysis lacks.
+    """
     if quirks.reference == "photo":
         return photo_reference(analysis.photo, analysis.official_region_masks)
-    return aligned_reference(analysis.photo, analysis.label_map, analysis.landmarks)
+    landmarks = landmarks_of_labels(analysis.label_map) if analysis.landmarks is None else analysis.landmarks
+    return aligned_reference(analysis.photo, analysis.label_map, landmarks)
 
 
 def photo_reference(photo: UInt8[np.ndarray, "h w 3"], masks: dict[str, UInt8[np.ndarray, "h w"]]) -> ReferenceImages:

@@ -15,6 +15,7 @@ class FacialPromptStyle(BaseModel):
     Attributes:
         name: key in `STYLES`.
         template: the caption that is used when no describer is asked.
+        inpaint_template: the same for inpainting; None: no other one.
         joined: prompt and caption together, when they fit.
         joined_long: the same when they do not fit; None: shorten the caption instead.
         marking: "clauses" keeps the caption's order and its clauses without a region; "release" repeats what the
@@ -33,6 +34,7 @@ class FacialPromptStyle(BaseModel):
 
     name: str
     template: str
+    inpaint_template: str | None = None
     joined: str
     joined_long: str | None = None
     marking: Literal["clauses", "release"]
@@ -53,6 +55,7 @@ ALIGNED = FacialPromptStyle(
 OFFICIAL_SD15 = FacialPromptStyle(
     name="official_sd15",
     template="The person has one face, one nose, two eyes, two ears, and one mouth.",
+    inpaint_template="The person has one nose, two eyes, two ears, and a mouth.",
     joined="{prompt}Detail:{caption}",
     joined_long="Detail:{caption} Caption:{prompt}",
     marking="release",
@@ -64,19 +67,14 @@ OFFICIAL_SDXL = OFFICIAL_SD15.model_copy(
     update={
         "name": "official_sdxl",
         "template": "The person has one face, one nose, two eyes, two ears, and a mouth.",
+        "inpaint_template": None,
         "joined": "{prompt}; Detail:{caption}",
         "joined_long": "; Detail:{caption} Caption:{prompt}",
         "text_only": "prompt",
         "mark_all_streams": False,
     }
 )
-OFFICIAL_INPAINT = OFFICIAL_SD15.model_copy(
-    update={
-        "name": "official_inpaint",
-        "template": "The person has one nose, two eyes, two ears, and a mouth.",
-    }
-)
-STYLES = {style.name: style for style in (ALIGNED, OFFICIAL_SD15, OFFICIAL_SDXL, OFFICIAL_INPAINT)}
+STYLES = {style.name: style for style in (ALIGNED, OFFICIAL_SD15, OFFICIAL_SDXL)}
 
 
 def style_named(name: str) -> FacialPromptStyle:
