@@ -219,6 +219,7 @@ def hub(tmp_path, monkeypatch):
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setenv("INSIGHTFACE_ROOT", str(tmp_path))
     return tmp_path
 
 
@@ -231,6 +232,11 @@ def test_what_was_fetched_is_known_as_fetched(preset, hub, capsys):
     assert files == {"diffusion_pytorch_model.fp16.safetensors", "model.fp16.safetensors"}
     assert run("weights", "list") == 0
     assert f"base model: {base[preset]}, fetched" in capsys.readouterr().out
+    assert run("weights", "fetch", preset, "--offline") == 1
+    assert "InsightFace fetches it when a photo is first analysed" in capsys.readouterr().err
+    (hub / "models" / "buffalo_l").mkdir(parents=True)
+    for name in ("det_10g.onnx", "w600k_r50.onnx"):
+        (hub / "models" / "buffalo_l" / name).touch()
     assert run("weights", "fetch", preset, "--offline") == 0
     (hub / base[preset] / "text_encoder" / "model.fp16.safetensors").unlink()
     assert run("weights", "fetch", preset, "--offline") == 1
