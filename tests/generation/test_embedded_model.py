@@ -9,6 +9,7 @@ from PIL import Image
 from consistentid.faces.attributes import measure_attributes
 from consistentid.faces.detection import DlibDetector
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.loading import embedded_folder
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 
@@ -36,6 +37,15 @@ def test_portraits_are_nearer_to_their_person_than_to_another(
         distances = [float(np.linalg.norm(drawn - person)) for person in people]
         assert int(np.argmin(distances)) == index
         assert distances[index] < 0.75
+
+
+def test_the_folder_is_a_normal_pipeline() -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(embedded_folder())
+    picture = pipeline(PROMPT, num_inference_steps=1, output_type="np").images[0]
+    assert picture.shape == (128, 128, 3)
+    assert picture.std() > 0.05
 
 
 def test_the_prompt_decides_hair_and_background(packaged: PortraitGenerator, sample_photos: dict[str, Path]) -> None:

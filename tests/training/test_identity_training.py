@@ -271,15 +271,18 @@ def _told(people: Tensor, expression: int = 0) -> Told:
     return Told.of_people(people, words, regions=1)
 
 
-def test_the_face_counts_more_where_it_is_weighted(models: TrainingModels, tokenizer: CLIPTokenizer) -> None:
+@pytest.mark.parametrize("weight", ["face_weight", "detail_weight"])
+def test_face_and_details_count_more_where_they_are_weighted(
+    models: TrainingModels, tokenizer: CLIPTokenizer, weight: str
+) -> None:
     batch = _sampler(tokenizer).draw(_BATCH, torch.Generator().manual_seed(0))
     masks = torch.zeros_like(batch.region_masks)
     masks[:, :, 4:12, 4:12] = 1
     batch = replace(batch, region_masks=masks)
 
-    def rise(rows: slice, face_weight: float) -> float:
+    def rise(rows: slice, value: float) -> float:
         """How much the noise loss grows when the target changes in these rows."""
-        config = StepConfig(**_KEEP_ALL, foreground=0, localisation_weight=0, face_weight=face_weight)
+        config = StepConfig(**_KEEP_ALL, foreground=0, localisation_weight=0, **{weight: value})
         latents = batch.latents.clone()
         latents[:, :, rows, 4:12] *= 3
         with torch.no_grad():

@@ -28,6 +28,7 @@ from consistentid.training.losses import (
 from consistentid.training.teacher import Teacher
 
 _FACE = REGION_NAMES.index("face")
+_DETAILS = [REGION_NAMES.index(name) for name in ("eyes", "nose", "mouth")]
 
 
 class StepConfig(ConditionDropout):
@@ -36,6 +37,7 @@ class StepConfig(ConditionDropout):
     Attributes:
         foreground: the noise loss looks at the person only (the paper: 0.5).
         face_weight: added to the noise loss's weight of 1 where the face is.
+        detail_weight: added likewise where eyes, nose or mouth are: a few pixels, and what people look at.
         weighting: of the noise loss over timesteps. Min-SNR weights fall to nothing at high noise, where layout and
             colours are decided: with velocity prediction, a model trained from scratch ignored its text (0.00001 of
             0.193 when texts were exchanged, after 22,000 samples). Use it to fine-tune, not to start.
@@ -50,6 +52,7 @@ class StepConfig(ConditionDropout):
 
     foreground: float = Field(default=0.5, ge=0, le=1)
     face_weight: float = Field(default=0.0, ge=0)
+    detail_weight: float = Field(default=0.0, ge=0)
     weighting: Literal["plain", "min-snr"] = "plain"
     timestep_power: float = Field(default=1.0, gt=0, le=1)
     localisation_weight: float = Field(default=LOCALISATION_WEIGHT, ge=0)
@@ -176,6 +179,7 @@ def _weighted_noise_loss(
     everywhere = keep(len(target), config.foreground, generator)
     mask = torch.where(everywhere[:, None, None, None], torch.ones_like(batch.foreground), batch.foreground)
     mask = mask + config.face_weight * batch.region_masks[:, _FACE : _FACE + 1]
+    mask = mask + config.detail_weight * batch.region_masks[:, _DETAILS].amax(1, keepdim=True)
     return noise_loss(prediction, target, weights, mask)
 
 

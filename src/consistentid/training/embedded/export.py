@@ -1,5 +1,6 @@
 """The finished model as a folder: a normal StableDiffusionPipeline, its identity adapter and its face parser."""
 
+import json
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -41,6 +42,7 @@ def export_model(
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(temporary, safe_serialization=True)
+    _computed_in_float32(temporary / "text_encoder" / "config.json")
     adapter.load_state({name: value.half() for name, value in adapter.state().items()})
     adapter.facial_encoder.half()
     adapter.save_pretrained(temporary / "adapter")
@@ -48,3 +50,8 @@ def export_model(
     if target.exists():
         shutil.rmtree(target)
     temporary.rename(target)
+
+
+def _computed_in_float32(config: Path) -> None:
+    """Let transformers read the half-precision weights as diffusers does, whose networks become float32."""
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
