@@ -163,7 +163,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "sdxl": {**_CLIP_H, "text_dim": 2048, "projector_width": 2048, "shortcut": True, "quirks": OFFICIAL_SDXL},
     "embedded": {
         "identity_dim": 128, "image_dim": 448, "image_tokens": 64, "text_dim": 256, "projector_width": 256,
-        "facial_width": 256, "facial_depth": 2, "lora_rank": 16, "merge_fraction": 0.0,
+        "facial_width": 256, "facial_depth": 2, "lora_rank": 16, "merge_fraction": 0.1,
         "image_encoder": {"kind": "dlib"},
     },
 }  # fmt: skip
