@@ -4,12 +4,13 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import tiny_pipeline
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from consistentid.errors import InvalidSettings
+from consistentid.errors import InvalidSettings, WeightsNotFound
 from consistentid.generation.downloads import announce, named_parts
-from consistentid.generation.loading import Parts, conditioner_for
+from consistentid.generation.loading import Parts, conditioner_for, load_controlnets
 from consistentid.generation.origin import Origin
 from consistentid.generation.sources import RELEASED_ENCODER, SOURCES, hub_path
 from consistentid.identity.adapter import IdentityAdapter
@@ -115,3 +116,9 @@ def test_a_local_image_encoder(tmp_path: Path) -> None:
     assert conditioner_for(fitting, offline=True).image_encoder.hidden_size == 32
     with pytest.raises(InvalidSettings, match="gives 17 x 64 features, the adapter expects 17 x 32"):
         conditioner_for(other, offline=True)
+
+
+def test_a_controlnet_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(WeightsNotFound, match="no ControlNet at nobody/net"):  # the tests have no network
+        load_controlnets(["nobody/net"], dtype=torch.float32, offline=False)
+    assert "downloading the ControlNet nobody/net, of a size that only the hub knows" in caplog.text

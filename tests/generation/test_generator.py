@@ -163,7 +163,7 @@ def test_a_merge_step_from_a_command_line_is_a_share_when_it_has_a_point() -> No
         ({"sede": 1}, "sede: is no known setting"),
         ({"scheduler": "nonsense"}, "there is no scheduler 'nonsense'"),
         ({"scheduler": "StableDiffusionPipeline"}, "there is no scheduler"),
-        ({"regions": ("hair",)}, "there is no region 'hair'"),
+        ({"regions": ("hair",)}, "unknown region 'hair'; choose from"),
         ({"task": "sculpture"}, "there is no task"),
         ({"task": "img2img"}, "needs the argument image"),
         ({"inputs": {"image": 1}}, "takes no argument image"),

@@ -106,16 +106,11 @@ def load_parts(
     adapter_folder = adapter_source.parent if adapter_source.is_file() else adapter_source
     with quiet_loading(bars=not Path(source).exists()):
         loaded = load_adapter(adapter_source)
-        loaded.facial_encoder.to(torch.float32)
         pipeline = _pipeline(source, offline=offline, config=base_config, **loading_arguments(optimisation))
         pipeline.to(*((home,) if optimisation.quantization else (home, torch.float32)))
         fuse_loras(pipeline, loras, offline=offline)
         load_textual_inversions(pipeline, textual_inversions, offline=offline)
-        loaded.attach(pipeline, merge_loras=optimisation.merges_loras)
-        optimise(pipeline, optimisation)
-        loaded.set_scale(0.0)  # base weights and LoRAs are rounded apart, so that merging them again gives the same
-        if optimisation.quantization is None:
-            pipeline.unet.to(dtype=weights)
+        _join(pipeline, loaded, optimisation, dtype=weights)
     return Parts(
         pipeline,
         loaded,
@@ -130,6 +125,16 @@ def load_parts(
             optimisation=optimisation,
         ),
     )
+
+
+def _join(pipeline: Any, adapter: IdentityAdapter, optimisation: Optimisation, *, dtype: torch.dtype) -> None:
+    """Attach the adapter and give the U-Net its type."""
+    adapter.facial_encoder.to(torch.float32)
+    adapter.attach(pipeline, merge_loras=optimisation.merges_loras)
+    optimise(pipeline, optimisation)
+    adapter.set_scale(0.0)  # base weights and LoRAs are rounded apart, so that merging them again gives the same
+    if optimisation.quantization is None:
+        pipeline.unet.to(dtype=dtype)
 
 
 def _pipeline(source: str | Path, *, offline: bool, config: str | Path | None, **options: Any) -> Any:
@@ -155,6 +160,7 @@ def load_controlnets(sources: Sequence[str], *, dtype: torch.dtype, offline: boo
 
     networks = []
     for source in sources:
+        announce(source, "ControlNet", offline=offline)
         try:
             with quiet_loading(bars=not Path(source).is_dir()):
                 network = ControlNetModel.from_pretrained(source, local_files_only=offline, torch_dtype=dtype)

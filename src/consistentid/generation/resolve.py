@@ -4,13 +4,13 @@ from typing import Any
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
-from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.controlnets import check_controlnets
 from consistentid.generation.masks import size_like
 from consistentid.generation.presets import Preset
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import task_named
+from consistentid.identity.compatibility import check_regions
 from consistentid.identity.config import AdapterConfig
 from consistentid.images import PhotoSource
 from consistentid.prompting.style import style_named
@@ -65,9 +65,7 @@ def resolved(
         "face": config.quirks.face if settings.face is None else settings.face,
         "size": _size(settings.size or preset.size, pipeline=pipeline),
     }
-    unknown = sorted(set(settings.regions or ()) - set(REGION_NAMES))
-    if unknown:
-        raise InvalidSettings(f"there is no region {unknown[0]!r}; choose from {', '.join(REGION_NAMES)}")
+    check_regions(settings.regions)
     return settings.model_copy(update=changes)
 
 
