@@ -54,7 +54,8 @@ from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.text_warmup import TextTask
 from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.loop import LoopConfig, Task, Validate, fit
+from consistentid.training.loop import Task, Validate, Validation, fit
+from consistentid.training.loop_config import LoopConfig
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
 
@@ -221,7 +222,7 @@ class Chain:
         """Stage 4: text encoder and FacialEncoder, before the U-Net learns to ignore them."""
         text, tokens = self.config.text, self.config.tokens
         tokenize = facial_prompt_tokenizer(self.tokenizer)
-        self._warm_up_with("text", TextTask(models.text_encoder, tokenize, batch_size=text.batch_size), text.loop)
+        self._warm_up_with("text", TextTask(models.text_encoders[0], tokenize, batch_size=text.batch_size), text.loop)
         task = TokenTask(models, self._sampler(contradict=0.0), tokens.batch_size)
         with task.recorder:
             self._warm_up_with("tokens", task, tokens.loop)
@@ -253,11 +254,11 @@ class Chain:
         )
 
     def _validation(self, models: TrainingModels, folder: Path) -> Validate:
-        def validate(step: int) -> Image.Image:
+        def validate(step: int) -> Validation:
             assert self.portraits is not None
             sheet = self.portraits(self._export(models, folder / "preview"))
             sheet.save(folder / f"portraits-{step:08d}.png")
-            return sheet
+            return Validation(picture=sheet)
 
         return validate
 
