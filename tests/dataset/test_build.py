@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consistentid.dataset.build import build_records, photo_files
-from consistentid.dataset.record import FGIDRecord
+from consistentid.dataset.build import PhotoRecord, build_records, photo_files
 from consistentid.errors import InvalidData
 from consistentid.faces.crops import Square
 from consistentid.faces.detection import DetectedFace
@@ -38,7 +37,7 @@ class _Parser:
         return labels
 
 
-def _build(photos: Path, out: Path) -> list[FGIDRecord]:
+def _build(photos: Path, out: Path) -> list[PhotoRecord]:
     return build_records(photos, out, detector=_Detector(), parser=_Parser(), caption="a face")
 
 

@@ -1,4 +1,4 @@
-"""Photos -> FGIDRecords, in one process: the thin slice of the dataset builder."""
+"""Photos -> PhotoRecords: what the embedded model's training reads until it reads FGID datasets."""
 
 import json
 import logging
@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
-from consistentid.dataset.record import FGIDRecord
 from consistentid.errors import ConsistentIDError, InvalidData, NoFaceFound
 from consistentid.faces.detection import DetectedFace, FaceDetector
 from consistentid.faces.parsing import FaceParser
@@ -27,9 +27,26 @@ _LABEL_MAPS = "label_maps"
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
+class PhotoRecord(BaseModel):
+    """A photo with everything training needs to know of it; source and licence travel along."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    photo: Path
+    person: str = Field(description="who it is; photos of one person share it")
+    source: str
+    licence: str
+    box: tuple[float, float, float, float] = Field(description="left, top, right, bottom of the face, px")
+    landmarks: tuple[tuple[float, float], ...] = Field(min_length=5, max_length=5, description="x and y, px")
+    identity_embedding: tuple[float, ...]
+    label_map: Path = Field(description="PNG of CelebAMask-HQ classes, as large as the photo")
+    caption: str
+    gender: str | None = Field(default=None, pattern="^(man|woman)$")
+
+
 def build_records(
     photos: Path, out: Path, *, detector: FaceDetector, parser: FaceParser, caption: str
-) -> list[FGIDRecord]:
+) -> list[PhotoRecord]:
     """Analyse every photo of a folder; photos that were done before are not done again.
 
     A file `portraits.jsonl` beside the photos may state `file`, `person`, `source`, `licence` and `gender` (or
@@ -71,9 +88,9 @@ def build_records(
     return usable
 
 
-def read_records(path: Path) -> list[FGIDRecord]:
+def read_records(path: Path) -> list[PhotoRecord]:
     """Records of a `records.jsonl`; an unfinished last line, left by a killed run, is dropped."""
-    return _whole_lines(path, FGIDRecord.model_validate_json)
+    return _whole_lines(path, PhotoRecord.model_validate_json)
 
 
 def _whole_lines(path: Path, parse: Callable[[str], Parsed]) -> list[Parsed]:
@@ -131,12 +148,12 @@ def _record(
     detector: FaceDetector,
     parser: FaceParser,
     caption: str,
-) -> FGIDRecord:
+) -> PhotoRecord:
     photo = np.asarray(load_photo(path))
     faces = detector.detect(photo)
     if not faces:
         raise NoFaceFound(f"no face in {path.name}; use a photo in which the face is at least 64 px wide")
-    return FGIDRecord(
+    return PhotoRecord(
         photo=path,
         person=about.get("person", path.relative_to(photos).with_suffix("").as_posix()),
         source=about.get("source", str(photos)),

@@ -3,8 +3,19 @@
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
-from consistentid.dataset.record import FGIDRecord
+
+class OfPerson(Protocol):
+    """A record that says whom it shows."""
+
+    @property
+    def person(self) -> str:
+        """Photos of one person share it."""
+        ...
+
+
+Record = TypeVar("Record", bound=OfPerson)
 
 
 def is_held_out(person: str, photos: int) -> bool:
@@ -20,7 +31,7 @@ def is_held_out(person: str, photos: int) -> bool:
     return zlib.crc32(person.encode()) % (3 if photos > 1 else 40) == 0
 
 
-def split(records: Sequence[FGIDRecord]) -> tuple[list[FGIDRecord], list[FGIDRecord]]:
+def split(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """Records for training, and those of held-out people."""
     photos = Counter(record.person for record in records)
     held_out = [is_held_out(record.person, photos[record.person]) for record in records]

@@ -22,9 +22,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
-from consistentid.dataset.build import build_records
+from consistentid.dataset.build import PhotoRecord, build_records
 from consistentid.dataset.holdout import split
-from consistentid.dataset.record import FGIDRecord
 from consistentid.errors import InvalidSettings
 from consistentid.faces.crops import Square, crop_square
 from consistentid.faces.detection import DlibDetector
@@ -99,7 +98,7 @@ class Chain:
         return target
 
     @cached_property
-    def records(self) -> list[FGIDRecord]:
+    def records(self) -> list[PhotoRecord]:
         """Every usable photo."""
         if self.config.photos is None:
             raise InvalidSettings("no photos: name a folder in the configuration or with --photos")
@@ -112,7 +111,7 @@ class Chain:
         )
 
     @cached_property
-    def training_records(self) -> list[FGIDRecord]:
+    def training_records(self) -> list[PhotoRecord]:
         """Without the held-out people."""
         return split(self.records)[0]
 
@@ -267,7 +266,7 @@ class Chain:
             raise InvalidSettings(f"stage {folder.name} was stopped by max_minutes; run the same command to go on")
 
 
-def _crops(records: list[FGIDRecord], scale: float, size: int, *, labels: bool = False) -> Tensor:
+def _crops(records: list[PhotoRecord], scale: float, size: int, *, labels: bool = False) -> Tensor:
     """Square crops (n, size, size, 3), or label maps (n, size, size)."""
     crops = []
     for record in records:

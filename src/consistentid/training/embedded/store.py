@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from consistentid.dataset.record import FGIDRecord
+from consistentid.dataset.build import PhotoRecord
 from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, measure_attributes
 from consistentid.faces.crops import Square, align_face, crop_square, mirror_landmarks
 from consistentid.faces.regions import REGION_NAMES, region_masks
@@ -114,14 +114,14 @@ def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "
     return IdentityPrior.around(regression, *data)
 
 
-def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
+def open_portrait(record: PhotoRecord, square: Square, size: int) -> Portrait:
     """The square of a record's photo and of its label map."""
     photo = crop_square(load_photo(record.photo), square, size)
     label_map = crop_square(Image.open(record.label_map), square, size, nearest=True)
     return Portrait(np.asarray(photo), np.asarray(label_map))
 
 
-def build_targets(first: int, records: Sequence[FGIDRecord], *, variants: int, seed: int) -> Targets:
+def build_targets(first: int, records: Sequence[PhotoRecord], *, variants: int, seed: int) -> Targets:
     """Targets of a slice of the records that begins at index `first`.
 
     Faces lie in one place but for small shifts; every second one is mirrored, and from the third variant on hair and
@@ -135,7 +135,7 @@ def build_targets(first: int, records: Sequence[FGIDRecord], *, variants: int, s
     return Targets(*(torch.stack(column) for column in stacked))
 
 
-def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+def _target(record: PhotoRecord, variant: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
     square = Square.on_face(np.array(record.landmarks)).scaled(
         rng.uniform(0.97, 1.03), shift=tuple(rng.normal(0, 0.006, 2))
     )
@@ -179,7 +179,7 @@ class Donors:
     serious: list[UInt8[np.ndarray, "150 150 3"]]
 
     @classmethod
-    def choose(cls, records: Sequence[FGIDRecord], *, count: int = 100) -> "Donors":
+    def choose(cls, records: Sequence[PhotoRecord], *, count: int = 100) -> "Donors":
         """The first photos of each expression."""
         found: dict[str, list[np.ndarray]] = {"smiling": [], "serious": []}
         for record in records:
@@ -196,7 +196,7 @@ class Donors:
 
 
 def build_references(
-    first: int, records: Sequence[FGIDRecord], *, variants: int, seed: int, donors: Donors
+    first: int, records: Sequence[PhotoRecord], *, variants: int, seed: int, donors: Donors
 ) -> References:
     """References of a slice of the records that begins at index `first`; variant 0 is the photo as it is.
 
@@ -215,13 +215,13 @@ def build_references(
     return references
 
 
-def _expression(record: FGIDRecord) -> str | None:
+def _expression(record: PhotoRecord) -> str | None:
     portrait = open_portrait(record, Square.around(record.box), SIZE)
     return measure_attributes(portrait.photo, portrait.label_map).expression
 
 
 def _reference(
-    record: FGIDRecord, variant: int, rng: np.random.Generator, donor: np.ndarray | None
+    record: PhotoRecord, variant: int, rng: np.random.Generator, donor: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     square = Square.around(record.box, scale=2.2)
     portrait = open_portrait(record, square, _WORKING_SIZE)
