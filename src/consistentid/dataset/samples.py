@@ -8,12 +8,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-class _Rows:
+class Rows:
     """Frozen dataclasses whose fields are tensors with one row per sample, other such records, or None."""
 
     def rows(self, chosen: Bool[Tensor, " b"] | slice) -> Self:
         """The chosen samples."""
-        return self._map(lambda value: value.rows(chosen) if isinstance(value, _Rows) else value[chosen])
+        return self._map(lambda value: value.rows(chosen) if isinstance(value, Rows) else value[chosen])
 
     def to(self, device: torch.device | str) -> Self:
         """All tensors on another device."""
@@ -25,7 +25,7 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class Told(_Rows):
+class Told(Rows):
     """What the U-Net is told of the person to draw, as the identity prior sees it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Told(_Rows):
 
 
 @dataclass(frozen=True)
-class Sdxl(_Rows):
+class Sdxl(Rows):
     """What SDXL is told besides.
 
     Attributes:
@@ -58,7 +58,7 @@ class Sdxl(_Rows):
 
 
 @dataclass(frozen=True)
-class Batch(_Rows):
+class Batch(Rows):
     """b samples with n = 5 regions.
 
     Attributes:

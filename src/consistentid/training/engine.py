@@ -1,20 +1,23 @@
 """A run on accelerate: the parts that change together and are saved together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType, PartialState
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from accelerate.state import AcceleratorState
+from accelerate.utils import FullyShardedDataParallelPlugin, parse_flag_from_env
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from consistentid.devices import is_fast_in_bfloat16
 from consistentid.errors import InvalidSettings
 from consistentid.training.loop_config import LoopConfig, learning_rate_factor
+from consistentid.training.process import this_process
 from consistentid.training.share import Share
 from consistentid.training.state import latest_checkpoint, load_state, save_state
 
@@ -37,9 +40,9 @@ class Engine:
     """
 
     def __init__(self, task: "Task", config: LoopConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
+        self.config, self.folder, self._task = config, folder, task
         self._accelerator = _accelerator(config, folder)
-        networks = _Losses(task)
+        networks = _Networks(task.modules)
         self._parameters = [one for one in networks.parameters() if one.requires_grad]
         if not self._parameters:
             raise InvalidSettings("nothing is to be trained; name at least one part under `train`")
@@ -73,15 +76,19 @@ class Engine:
         keep = self.config.keep_checkpoints
         save_state(self.folder, done, accelerator=self._accelerator, average=self._average, keep=keep)
 
+    def compute(self, function: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What a function finds that runs the networks, whose weights may be shared out over the processes."""
+        found: dict[str, Tensor] = self._networks(function)
+        return found
+
     def step(self, step: int) -> dict[str, Tensor]:
         """One update from all parts of a batch; the mean losses of this process's parts."""
-        accelerator, passes = self._accelerator, self.config.accumulate
+        accelerator, turns = self._accelerator, self.config.accumulate
+        first = Share(self.config.seed, step, accelerator.process_index, accelerator.num_processes, turns=turns)
         found: list[dict[str, Tensor]] = []
-        for index in range(passes):
-            part = accelerator.process_index * passes + index
-            share = Share(self.config.seed, step, part, accelerator.num_processes * passes)
+        for turn in range(turns):
             with accelerator.accumulate(self._networks):
-                losses = self._networks(share)
+                losses = self.compute(partial(self._task.losses, first.after(turn)))
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(self._networks.parameters(), self.config.gradient_clip)
@@ -145,22 +152,21 @@ class Engine:
         AcceleratorState._reset_state()  # the next stage may compute in another precision
 
 
-class _Losses(nn.Module):
-    """The networks of a task as one module, whose forward pass computes the losses of a share."""
+class _Networks(nn.Module):
+    """The networks of a task as one module, whose forward pass is whatever is computed with them."""
 
-    def __init__(self, task: "Task") -> None:
+    def __init__(self, networks: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.networks = nn.ModuleDict(task.modules)
-        self._task = task
+        self.networks = nn.ModuleDict(networks)
 
-    def forward(self, share: Share) -> dict[str, Tensor]:
-        return self._task.losses(share)
+    def forward(self, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        return compute()
 
 
 def _accelerator(config: LoopConfig, folder: Path) -> Accelerator:
     precision = config.mixed_precision
     if precision == "auto":
-        precision = "bf16" if is_fast_in_bfloat16(PartialState().device) else "no"
+        precision = "bf16" if is_fast_in_bfloat16(this_process().device) else "no"
     accelerator = Accelerator(
         mixed_precision=precision,
         gradient_accumulation_steps=config.accumulate,
@@ -170,10 +176,19 @@ def _accelerator(config: LoopConfig, folder: Path) -> Accelerator:
         # Which parts take part in a step depends on the conditions that are dropped.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    _share_on_cpu(accelerator)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
     accelerator.init_trackers("log")
     return accelerator
+
+
+def _share_on_cpu(accelerator: Accelerator) -> None:
+    """Share weights out on the CPU too when the launcher says so, which accelerate does on accelerators only."""
+    process = this_process()
+    if process.device.type == "cpu" and process.num_processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        process.distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
 
 
 def _optimizer(parameters: list[nn.Parameter], config: LoopConfig, device: torch.device) -> torch.optim.Optimizer:

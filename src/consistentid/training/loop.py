@@ -27,7 +27,8 @@ class Validation:
     picture: Image.Image | None = None
 
 
-Validate = Callable[[int], Validation]
+Compute = Callable[[Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
+Validate = Callable[[int, Compute], Validation]
 
 
 class Task(Protocol):
@@ -57,8 +58,9 @@ def fit(task: Task, config: LoopConfig, *, folder: Path, validate: Validate | No
         task: what to train.
         config: how.
         folder: gets the checkpoints and the logs; all processes see the same.
-        validate: called every `validate_every` steps while the modules hold their EMA weights, by every process;
-            what it returns goes into the log.
+        validate: called by every process every `validate_every` steps, while the modules hold their EMA weights; what
+            it returns goes into the log. Networks are to be run inside the second argument, where shared weights are
+            put together.
     """
     engine = Engine(task, config, folder)
     start, began, finished = engine.resume(), time.monotonic(), False
@@ -96,7 +98,7 @@ def _attention_kernel(device: torch.device) -> AbstractContextManager[None]:
 def _show(engine: Engine, validate: Validate, done: int) -> None:
     """Validate with the EMA weights and log what is found."""
     with engine.averaged():
-        found = validate(done)
+        found = validate(done, engine.compute)
     engine.log_values(found.metrics, done)
     if found.picture is not None:
         engine.log_picture(np.asarray(found.picture), done)

@@ -1,6 +1,7 @@
 """Settings of the optimisation loop."""
 
 import math
+import time
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,6 +31,16 @@ class LoopConfig(BaseModel):
     log_every: int = Field(default=20, gt=0)
     trackers: tuple[str, ...] = Field(default=("tensorboard",), description="tensorboard, wandb, ...: accelerate's")
     max_minutes: float | None = Field(default=None, description="stop after a checkpoint when this time is over")
+
+
+def until(config: LoopConfig, deadline: float | None) -> LoopConfig:
+    """The same settings, but stopped at a deadline (of `time.monotonic`) when that comes first."""
+    if deadline is None:
+        return config
+    left = max(0.0, (deadline - time.monotonic()) / 60)
+    return config.model_copy(
+        update={"max_minutes": left if config.max_minutes is None else min(left, config.max_minutes)}
+    )
 
 
 def learning_rate_factor(step: int, *, config: LoopConfig) -> float:

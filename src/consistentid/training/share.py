@@ -1,13 +1,13 @@
 """The part of a step's batch that one process works on at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 
 @dataclass(frozen=True)
 class Share:
-    """One of `count` equal parts of the batch of a step: one for each process and each accumulated pass.
+    """One of the equal parts of the batch of a step: each process has `turns` of them, one after the other.
 
     Everything random depends on the seed, the step and the part, so that a resumed run sees what an uninterrupted one
     sees, and it does not matter which process works on which part.
@@ -15,8 +15,25 @@ class Share:
 
     seed: int
     step: int
-    index: int = 0
-    count: int = 1
+    process: int = 0
+    processes: int = 1
+    turn: int = 0
+    turns: int = 1
+
+    @property
+    def index(self) -> int:
+        """Which part of the batch."""
+        return self.process * self.turns + self.turn
+
+    @property
+    def count(self) -> int:
+        """In how many parts the batch is cut."""
+        return self.processes * self.turns
+
+    def after(self, parts: int) -> "Share":
+        """What the same process works on so many parts later."""
+        steps, turn = divmod(self.turn + parts, self.turns)
+        return replace(self, step=self.step + steps, turn=turn)
 
     def generator(self) -> torch.Generator:
         """The source of randomness of this part alone."""

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType, PartialState
+from accelerate import Accelerator, DistributedType
 from accelerate.utils import extract_model_from_parallel
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from consistentid.errors import InvalidData
+from consistentid.training.process import this_process
 
 _AVERAGE = "average.pt"
 _TRAINED = "trained.safetensors"
@@ -89,7 +90,7 @@ def _save_trained(models: list[nn.Module], weights: list[dict[str, Any]], folder
     if not weights:  # shared weights are written by the engine that shares them
         return
     weights.clear()
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         save_file({key: value.contiguous() for key, value in _trained(models[0]).items()}, Path(folder) / _TRAINED)
 
 

@@ -54,7 +54,7 @@ from consistentid.training.embedded.text_warmup import TextTask
 from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.loop import Task, Validate, Validation, fit
-from consistentid.training.loop_config import LoopConfig
+from consistentid.training.loop_config import LoopConfig, until
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
 
@@ -74,11 +74,13 @@ class Chain:
 
     Attributes:
         config: all stages.
-        portraits: makes a sheet of portraits with the model in a folder; called during the U-Net stages.
+        portraits: makes portraits with the model in a folder and measures them; called during the U-Net stages.
+        deadline: of `time.monotonic`, when the run is to stop.
     """
 
     config: EmbeddedConfig
-    portraits: Callable[[Path], Image.Image] | None = None
+    portraits: Callable[[Path], Validation] | None = None
+    deadline: float | None = None
 
     def run(self) -> Path:
         """Train everything and return the folder of the finished model."""
@@ -136,7 +138,7 @@ class Chain:
             model = new_autoencoder().to(memory_format=torch.channels_last)
             crops, batch_size = _crops(self.training_records, _CROP_SCALE, _CROP), self.config.autoencoder.batch_size
             task = AutoencoderTask(model, crops, self._crop_landmarks, self.encoder.network, batch_size=batch_size)
-            self._finish(fit(task, self.config.autoencoder.loop, folder=folder), folder)
+            self._finish(self._fit(task, self.config.autoencoder.loop, folder=folder), folder)
             model.register_to_config(scaling_factor=1 / float(encode(model, crops[:512]).float().std()))
             _save_whole(model, folder / "final")
         source = self.config.start_from / "vae" if self.config.start_from else folder / "final"
@@ -159,7 +161,7 @@ class Chain:
             photos = _crops(self.training_records, STORED_SCALE, _PARSER_CROP)
             labels = _crops(self.training_records, STORED_SCALE, _PARSER_CROP, labels=True)
             task = ParserTask(model, photos, labels, batch_size=self.config.parser.batch_size)
-            self._finish(fit(task, self.config.parser.loop, folder=folder), folder)
+            self._finish(self._fit(task, self.config.parser.loop, folder=folder), folder)
             _save_whole(model, folder / "final")
         source = self.config.start_from / "parser" if self.config.start_from else folder / "final"
         return SegformerForSemanticSegmentation.from_pretrained(source, dtype=torch.float32)
@@ -229,7 +231,7 @@ class Chain:
     def _warm_up_with(self, name: str, task: Task, loop: LoopConfig) -> None:
         folder = self.config.out / name
         if not (folder / "final").is_dir():
-            self._finish(fit(task, loop, folder=folder), folder)
+            self._finish(self._fit(task, loop, folder=folder), folder)
             save_modules(folder / "final", task.modules)
         load_modules(folder / "final", task.modules)
 
@@ -237,7 +239,7 @@ class Chain:
         sampler = self._sampler(contradict=stage.contradict, strangers=stage.strangers)
         validate = self._validation(models, folder) if self.portraits else None
         with models.recorder or nullcontext():
-            return fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
+            return self._fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
 
     def _sampler(self, *, contradict: float, strangers: float = 0.0) -> StoreSampler:
         targets, references, latents = self.sampler_parts
@@ -253,13 +255,17 @@ class Chain:
         )
 
     def _validation(self, models: TrainingModels, folder: Path) -> Validate:
-        def validate(step: int) -> Validation:
+        def validate(step: int, _: object) -> Validation:
             assert self.portraits is not None
-            sheet = self.portraits(self._export(models, folder / "preview"))
-            sheet.save(folder / f"portraits-{step:08d}.png")
-            return Validation(picture=sheet)
+            made = self.portraits(self._export(models, folder / "preview"))
+            if made.picture is not None:
+                made.picture.save(folder / f"portraits-{step:08d}.png")
+            return made
 
         return validate
+
+    def _fit(self, task: Task, loop: LoopConfig, *, folder: Path, validate: Validate | None = None) -> bool:
+        return fit(task, until(loop, self.deadline), folder=folder, validate=validate)
 
     def _finish(self, finished: bool, folder: Path) -> None:
         if not finished:

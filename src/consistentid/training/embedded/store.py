@@ -19,7 +19,7 @@ from consistentid.faces.regions import REGION_NAMES, region_masks
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.identity.reference import aligned_reference
 from consistentid.images import load_photo
-from consistentid.training.embedded.augment import (
+from consistentid.training.augment import (
     Portrait,
     jitter_colour,
     paste_mouth,
