@@ -65,7 +65,7 @@ def frame_photo(
     across, down = width / scale, height / scale
     left = _placed((box[0] + box[2]) / 2, across, photo.width)
     top = _placed((box[1] + box[3]) / 2, down, photo.height)
-    part = (left, top, left + across, top + down)
+    part = (left, top, min(left + across, photo.width), min(top + down, photo.height))
     labels = Image.fromarray(label_map)
     return Framed(
         np.asarray(photo.resize(size, Image.Resampling.LANCZOS, box=part)),
@@ -95,4 +95,4 @@ def frame_face(
 
 def _placed(middle: float, length: float, whole: int) -> float:
     """Where a part of a length begins that has a middle, moved inside the whole."""
-    return min(max(middle - length / 2, 0.0), whole - length)
+    return max(0.0, min(middle - length / 2, whole - length))
