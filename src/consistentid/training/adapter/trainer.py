@@ -151,13 +151,15 @@ class AdapterTrainer:
     @cached_property
     def sampler(self) -> Sampler:
         """Batches."""
+        fixed = self.config.layout.caption
+        captions = self.dataset.column("facial_caption") if fixed is None else [fixed] * len(self.dataset)
         return Sampler(
             photos=self.photos if self.config.precompute is None else self._precomputed(self.config.precompute),
             rows=np.array(self.rows[0]),
             people=list(self.dataset.column("person")),
             texts=Texts(
                 captions=list(self.dataset.column("caption")),
-                facial_captions=list(self.dataset.column("facial_caption")),
+                facial_captions=list(captions),
                 tokenizers=self.base.tokenizers,
                 style=style_named(self.config.layout.quirks.prompt_style),
             ),
