@@ -114,5 +114,5 @@ def test_captioners_are_made_by_name() -> None:
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
 def test_without_vllm_one_sentence_says_what_to_do() -> None:
-    with pytest.raises(InvalidSettings, match="pip install 'consistentid.vllm"):
+    with pytest.raises(InvalidSettings, match="run `pip install"):
         captioner("vllm", source="org/model").caption([_item()])
