@@ -1,4 +1,4 @@
-"""Captions: measured, stated by the source, or asked a model."""
+"""Captions: fixed, measured, or asked a model."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,10 +11,9 @@ from consistentid.dataset.captions import (
     CaptionInput,
     Captions,
     MeasuredCaptioner,
-    StatedFirst,
     TemplateCaptioner,
     VisionLanguageCaptioner,
-    captioner,
+    captioner_of,
 )
 from consistentid.errors import InvalidSettings
 from consistentid.faces.description import TEMPLATE, VisionLanguageDescriber
@@ -34,7 +33,7 @@ def _item(background: tuple[int, int, int] = RED, **about: object) -> CaptionInp
     colours = np.zeros((256, 3), np.uint8)
     colours[[BACKGROUND, SKIN, HAIR, CLOTH]] = background, (200, 150, 130), (15, 15, 15), (40, 60, 90)
     points = np.array([[54, 58], [74, 58], [64, 74], [56, 86], [72, 86]], np.float32)
-    face = DetectedFace((40, 45, 88, 100), points, np.zeros(4, np.float32), 1.0)
+    face = DetectedFace((44, 50, 84, 90), points, np.zeros(4, np.float32), 1.0)
     return CaptionInput(colours[labels], labels, face, about)
 
 
@@ -55,30 +54,9 @@ def test_a_photo_is_always_worded_alike_and_photos_differ() -> None:
     assert len(set(captions)) > 4
 
 
-class _Counting:
-    """Says how many photos it was asked about at once."""
-
-    name = "counting"
-
-    def caption(self, items: Sequence[CaptionInput]) -> list[Captions]:
-        return [Captions(f"asked about {len(items)}", f"{number}") for number in range(len(items))]
-
-
-def test_the_sources_own_captions_win() -> None:
-    items = [
-        _item(caption="a", facial_caption="b"),
-        _item(caption=" a "),
-        _item(facial_caption="b"),
-        _item(caption="", facial_caption=None),
-    ]
-    assert StatedFirst(_Counting()).caption(items) == [
-        Captions("a", "b"),
-        Captions("a", "0"),
-        Captions("asked about 3", "b"),
-        Captions("asked about 3", "2"),
-    ]
-    made = captioner("template").caption([_item(gender="man"), _item(caption="mine")])
-    assert made == [Captions("A photo of a man.", TEMPLATE), Captions("mine", TEMPLATE)]
+def test_the_template_says_the_stated_gender() -> None:
+    made = TemplateCaptioner().caption([_item(gender="man"), _item()])
+    assert made == [Captions("A photo of a man.", TEMPLATE), Captions("A photo of a person.", TEMPLATE)]
 
 
 class _Answering(VisionLanguageDescriber):
@@ -89,30 +67,24 @@ class _Answering(VisionLanguageDescriber):
         return [f"{subject} {image.width} of {len(images)}" for image in images]
 
 
-def test_a_model_is_asked_both_questions_in_batches() -> None:
-    asked = VisionLanguageCaptioner(_Answering("models/tiny"), batch_size=2)
+def test_a_model_is_asked_both_questions_about_all_photos() -> None:
+    asked = VisionLanguageCaptioner(_Answering("models/tiny"))
     assert asked.name == "vision-language tiny"
-    face = round(2.4 * 55)  # wider than the photo, so that it is cut
-    assert face > SIZE
-    assert asked.caption([_item(), _item(), _item()]) == [
-        Captions("photo 128 of 2", "face 128 of 2"),
-        Captions("photo 128 of 2", "face 128 of 2"),
-        Captions("photo 128 of 1", "face 128 of 1"),
-    ]
+    assert asked.caption([_item()] * 3) == [Captions("photo 128 of 3", "face 96 of 3")] * 3
     assert asked.caption([]) == []
 
 
 def test_captioners_are_made_by_name() -> None:
-    assert captioner("measured").name == MeasuredCaptioner.name
-    assert captioner("template").name == TemplateCaptioner.name
-    assert captioner("vision-language", source="org/model").name == "vision-language model"
-    with pytest.raises(InvalidSettings, match="no captioner 'best'; there are template"):
-        captioner("best")  # type: ignore[arg-type]
-    with pytest.raises(InvalidSettings, match="needs a vision-language model"):
-        captioner("vllm")
+    assert captioner_of("measured").name == "measured"
+    assert captioner_of("template").name == "template"
+    assert captioner_of("vision-language org/model").name == "vision-language model"
+    assert captioner_of("vllm org/model").name == "vllm model"
+    for name in ("best", "vllm", "vision-language", "measured well"):
+        with pytest.raises(InvalidSettings, match=f"'{name}' is no captioner; take template"):
+            captioner_of(name)
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
 def test_without_vllm_one_sentence_says_what_to_do() -> None:
     with pytest.raises(InvalidSettings, match="run `pip install"):
-        captioner("vllm", source="org/model").caption([_item()])
+        captioner_of("vllm org/model").caption([_item()])

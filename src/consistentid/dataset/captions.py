@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,8 +20,7 @@ from consistentid.faces.description import (
     around_face,
 )
 from consistentid.faces.detection import DetectedFace
-
-CaptionerName = Literal["template", "measured", "vision-language", "vllm"]
+from consistentid.faces.vllm import VLLMDescriber
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +31,7 @@ class CaptionInput:
         photo: (h, w, 3) upright RGB.
         label_map: (h, w) classes of `regions.LABEL_NAMES`.
         face: the face that is described.
-        about: what the source states, for example `gender` and `age`; `caption` and `facial_caption` win.
+        about: what the source states, for example `gender` and `age`.
     """
 
     photo: UInt8[np.ndarray, "h w 3"]
@@ -107,85 +106,48 @@ class MeasuredCaptioner:
 
 
 class VisionLanguageCaptioner:
-    """The paper's two questions, asked a vision-language model.
+    """The paper's two questions, asked a vision-language model about all photos at once.
 
     Args:
         describer: the model.
-        batch_size: photos asked about at once.
     """
 
-    def __init__(self, describer: VisionLanguageDescriber, *, batch_size: int = 8) -> None:
+    def __init__(self, describer: VisionLanguageDescriber) -> None:
         self.describer = describer
-        self.batch_size = batch_size
         self.name = f"{describer.name} {Path(describer.source).name}"
 
     def caption(self, items: Sequence[CaptionInput]) -> list[Captions]:
         """See `Captioner.caption`."""
-        found: list[Captions] = []
-        for start in range(0, len(items), self.batch_size):
-            asked = items[start : start + self.batch_size]
-            photos = [item.photo for item in asked]
-            facial = self.describer.facial_captions(photos, [item.face for item in asked])
-            found += map(Captions, self.describer.overall_captions(photos), facial)
-        return found
+        photos = [item.photo for item in items]
+        facial = self.describer.facial_captions(photos, [item.face for item in items])
+        return list(map(Captions, self.describer.overall_captions(photos), facial))
 
 
-class StatedFirst:
-    """Captions that the source states, and a captioner's where one is missing."""
+def captioner_of(name: str) -> Captioner:
+    """The captioner called "template", "measured", "vision-language MODEL" or "vllm MODEL".
 
-    def __init__(self, captioner: Captioner) -> None:
-        self.captioner = captioner
-        self.name = captioner.name
-
-    def caption(self, items: Sequence[CaptionInput]) -> list[Captions]:
-        """See `Captioner.caption`."""
-        stated = [(_stated(item, "caption"), _stated(item, "facial_caption")) for item in items]
-        asked = [item for item, captions in zip(items, stated, strict=True) if not all(captions)]
-        made = iter(self.captioner.caption(asked))
-        found = []
-        for overall, facial in stated:
-            own = Captions(overall, facial) if overall and facial else next(made)
-            found.append(Captions(overall or own.overall, facial or own.facial))
-        return found
-
-
-def _stated(item: CaptionInput, key: str) -> str:
-    value = item.about.get(key)
-    return value.strip() if isinstance(value, str) else ""
-
-
-def captioner(
-    name: CaptionerName,
-    *,
-    source: str | None = None,
-    offline: bool = False,
-    device: str = "cpu",
-    batch_size: int = 8,
-) -> Captioner:
-    """A captioner by its name; captions that the source states win.
-
-    Args:
-        name: template, measured, vision-language (transformers) or vllm.
-        source: local folder or hub id of the vision-language model.
-        offline: never download.
-        device: of the vision-language model; vLLM chooses its own.
-        batch_size: photos asked about at once.
+    MODEL is a local folder or the hub id of a vision-language model that was downloaded before; it runs on the GPU when
+    there is one.
 
     Raises:
-        InvalidSettings: there is no such captioner, or it needs a model and none is given.
+        InvalidSettings: there is none of this name.
     """
-    if name == "template":
-        return StatedFirst(TemplateCaptioner())
-    if name == "measured":
-        return StatedFirst(MeasuredCaptioner())
-    if name not in get_args(CaptionerName):
-        raise InvalidSettings(f"no captioner {name!r}; there are {', '.join(get_args(CaptionerName))}")
-    if source is None:
-        raise InvalidSettings(f"the captioner {name} needs a vision-language model; give its folder or hub id")
-    if name == "vllm":
-        from consistentid.faces.vllm import VLLMDescriber
+    kind, _, model = name.partition(" ")
+    if name == TemplateCaptioner.name:
+        return TemplateCaptioner()
+    if name == MeasuredCaptioner.name:
+        return MeasuredCaptioner()
+    if kind == VisionLanguageDescriber.name and model:
+        return VisionLanguageCaptioner(VisionLanguageDescriber(model, offline=True, device=_device()))
+    if kind == VLLMDescriber.name and model:
+        return VisionLanguageCaptioner(VLLMDescriber(model))
+    raise InvalidSettings(
+        f'{name!r} is no captioner; take template, measured, "vision-language MODEL" or "vllm MODEL", where MODEL is a '
+        "folder or a hub id"
+    )
 
-        describer: VisionLanguageDescriber = VLLMDescriber(source, device=device)
-    else:
-        describer = VisionLanguageDescriber(source, offline=offline, device=device)
-    return StatedFirst(VisionLanguageCaptioner(describer, batch_size=batch_size))
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
