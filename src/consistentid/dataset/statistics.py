@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from consistentid.dataset.files import write_text
 from consistentid.dataset.shards import FGIDDataset
+from consistentid.errors import InvalidData
 from consistentid.faces.regions import REGION_NAMES
 
 STATISTICS_NAME = "statistics.json"
@@ -60,7 +61,13 @@ class Statistics(BaseModel):
 
 
 def statistics(dataset: FGIDDataset) -> Statistics:
-    """Count a dataset, which must hold a photo."""
+    """Count a dataset.
+
+    Raises:
+        InvalidData: it holds no photo.
+    """
+    if not len(dataset):
+        raise InvalidData(f"{dataset.folder} holds no photo: every one was rejected; see rejected.jsonl")
     counts = dataset.manifest.counts
     people = Counter(dataset.column("person"))
     shown = Counter(name for names in dataset.column("regions") for name in names)
