@@ -103,7 +103,7 @@ def export(
     Args:
         folder: the dataset.
         out: a new folder.
-        layout: release is that of the released FGID: a JSON list, photos, label maps and embeddings; webdataset is tars.
+        layout: release is that of the released FGID: a JSON list, photos, label maps, embeddings; webdataset is tars.
         progress: show a progress bar.
     """
     from consistentid.dataset.export import export as write
