@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from consistentid.dataset.assemble import REJECTED_NAME, decide, write_rejected, write_shards
 from consistentid.dataset.card import write_card
-from consistentid.dataset.chunks import MakeStages
+from consistentid.dataset.chunks import ChunkWorker, MakeStages
 from consistentid.dataset.engine import RayOptions, run_here, run_on_ray
 from consistentid.dataset.likeness import likeness_of
 from consistentid.dataset.manifest import MANIFEST_NAME, Counts, Manifest, this_version
@@ -58,7 +58,8 @@ def build_dataset(
     if (out / MANIFEST_NAME).is_file():
         shutil.rmtree(work)
         return Manifest.read(out)
-    _run(plan, (lambda: models) if ray is None else make, ray, progress=progress)
+    chunks = run_here(ChunkWorker(plan, make, ready=models)) if ray is None else run_on_ray(plan, make, ray)
+    _watch(plan, chunks, progress=progress)
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
     manifest = _assemble(plan, sources, models, settings, final)
@@ -80,11 +81,10 @@ def _known(out: Path) -> str | None:
     return fingerprint_of(out / _WORK)
 
 
-def _run(plan: Plan, stages: MakeStages, ray: RayOptions | None, *, progress: bool) -> None:
+def _watch(plan: Plan, chunks: Iterator[int], *, progress: bool) -> None:
     if plan.ignored:
         logger.warning("%d files are no photos by their names and are left out", plan.ignored)
     done = plan.items - sum(plan.size_of(index) for index in plan.unfinished)
-    chunks = run_here(plan, stages) if ray is None else run_on_ray(plan, stages, ray)
     with tqdm(total=plan.items, initial=done, unit="photo", desc="building", disable=not progress) as bar:
         for count in chunks:
             bar.update(count)

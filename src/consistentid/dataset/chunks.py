@@ -25,26 +25,39 @@ CHUNK_SCHEMA = pa.schema([
 _ATTEMPTS = 2  # whoever kills processes at random rarely hits the same photo twice
 
 
-def run_chunk(plan: Plan, index: int, stages: MakeStages) -> int:
-    """Do a chunk if it is not done; how many items it has.
+class ChunkWorker:
+    """Does chunks one after the other, with models that are loaded once.
 
-    A file marks that the chunk was begun. When the mark is there already, an earlier attempt was killed, perhaps by one
+    A file marks that a chunk was begun. When the mark is there already, an earlier attempt was killed, perhaps by one
     of the photos; then each item is done in a process of its own, and one that kills it twice is rejected.
 
     Args:
         plan: the build.
-        index: of the chunk.
-        stages: called when the stages are needed in this process.
+        make_stages: called here or in a process of its own; picklable.
+        ready: the stages, when they are here already.
     """
-    target, mark = plan.result_of(index), plan.mark_of(index)
-    if not target.is_file():
-        items = plan.items_of(index)
-        isolated = mark.is_file()
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-        _write(_run_isolated(items, stages) if isolated else stages().run(items), target)
-    mark.unlink(missing_ok=True)
-    return plan.size_of(index)
+
+    def __init__(self, plan: Plan, make_stages: MakeStages, *, ready: Stages | None = None) -> None:
+        self.plan = plan
+        self._make_stages = make_stages
+        self._ready = ready
+
+    def run(self, index: int) -> int:
+        """Do a chunk if it is not done; returns how many items it has."""
+        target, mark = self.plan.result_of(index), self.plan.mark_of(index)
+        if not target.is_file():
+            items, was_killed = self.plan.items_of(index), mark.is_file()
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+            _write(_run_isolated(items, self._make_stages) if was_killed else self._stages.run(items), target)
+        mark.unlink(missing_ok=True)
+        return self.plan.size_of(index)
+
+    @property
+    def _stages(self) -> Stages:
+        if self._ready is None:
+            self._ready = self._make_stages()
+        return self._ready
 
 
 def _write(outcomes: list[Outcome], target: Path) -> None:

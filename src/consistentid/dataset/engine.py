@@ -1,13 +1,14 @@
 """Who does the chunks of a build: this process, or actors of Ray Data, which may be on other machines."""
 
 import logging
+import os
 from collections.abc import Iterator
-from functools import cache
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from consistentid.dataset.chunks import MakeStages, run_chunk
+from consistentid.dataset.chunks import ChunkWorker, MakeStages
 from consistentid.dataset.plan import Plan
 from consistentid.errors import InvalidSettings
 
@@ -28,11 +29,10 @@ class RayOptions(BaseModel):
     gpus: float = Field(default=0, ge=0)
 
 
-def run_here(plan: Plan, stages: MakeStages) -> Iterator[int]:
+def run_here(worker: ChunkWorker) -> Iterator[int]:
     """Do every unfinished chunk in this process; yields how many items each had."""
-    once = cache(stages)
-    for index in plan.unfinished:
-        yield run_chunk(plan, index, once)
+    for index in worker.plan.unfinished:
+        yield worker.run(index)
 
 
 def run_on_ray(plan: Plan, stages: MakeStages, options: RayOptions) -> Iterator[int]:
@@ -44,45 +44,56 @@ def run_on_ray(plan: Plan, stages: MakeStages, options: RayOptions) -> Iterator[
         InvalidSettings: Ray is not installed.
     """
     unfinished = plan.unfinished
-    if not unfinished:
-        return
-    ray = _connected(options)
-    workers = options.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    chunks = ray.data.from_items([{"index": index} for index in unfinished], override_num_blocks=len(unfinished))
-    done = chunks.map_batches(
-        _ChunkActor,
-        fn_constructor_kwargs={"plan": plan, "stages": stages},
-        batch_size=1,
-        num_cpus=1,
-        num_gpus=options.gpus or None,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(unfinished))),
-    )
-    for row in done.iter_rows():
-        yield int(row["items"])
+    if unfinished:
+        with _connected(options) as ray:
+            workers = options.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+            chunks = ray.data.from_items(
+                [{"index": index} for index in unfinished], override_num_blocks=len(unfinished)
+            )
+            done = chunks.map_batches(
+                _ChunkActor,
+                fn_constructor_kwargs={"plan": plan, "stages": stages},
+                batch_size=1,
+                num_cpus=1,
+                num_gpus=options.gpus or None,
+                compute=ray.data.ActorPoolStrategy(size=min(workers, len(unfinished))),
+            )
+            for row in done.iter_rows():
+                yield int(row["items"])
 
 
-def _connected(options: RayOptions) -> Any:
+@contextmanager
+def _connected(options: RayOptions) -> Iterator[Any]:
+    """Ray, started for the block unless it runs in this process already."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise InvalidSettings("Ray is not installed: pip install 'consistentid[data]'") from error
-    if not ray.is_initialized():
-        cores = None if options.address else options.workers
+    started = not ray.is_initialized()
+    if started:
         ray.init(
-            address=options.address, num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR,
+            address=options.address,
+            num_cpus=None if options.address else options.workers,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
             log_to_driver=False,
-        )  # fmt: skip
+        )
     ray.data.DataContext.get_current().enable_progress_bars = False
-    return ray
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield ray
+    finally:
+        if started:
+            ray.shutdown()
 
 
 class _ChunkActor:
-    """Holds the models and does chunks."""
+    """A worker as Ray Data calls it."""
 
     def __init__(self, plan: Plan, stages: MakeStages) -> None:
-        self.plan = plan
-        self.stages = cache(stages)
+        self.worker = ChunkWorker(plan, stages)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        return {"items": [run_chunk(self.plan, int(index), self.stages) for index in batch["index"]]}
+        return {"items": [self.worker.run(int(index)) for index in batch["index"]]}
