@@ -21,11 +21,11 @@ class Spread(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    least: float
+    least: float = Field(description="the smallest")
     low: float = Field(description="5 % are below")
     middle: float = Field(description="half are below")
     high: float = Field(description="95 % are below")
-    most: float
+    most: float = Field(description="the largest")
 
     @classmethod
     def of(cls, values: Sequence[float] | np.ndarray) -> Self:
@@ -44,15 +44,15 @@ class Statistics(BaseModel):
     rejected: dict[str, int] = Field(description="by rule")
     duplicates: int = Field(description="copies and near copies that were left out")
     ignored: int = Field(description="files of the sources that are no photos by their names")
-    people: int
+    people: int = Field(description="different people in the dataset")
     people_by_photos: dict[int, int] = Field(description="number of photos -> people who have so many")
     regions: dict[str, int] = Field(description="photos that show the region")
     face_px: Spread = Field(description="width of the face box, px")
     caption: Spread = Field(description="length of the overall caption, characters")
     facial_caption: Spread = Field(description="length of the facial caption, characters")
-    licences: dict[str, int]
-    sources: dict[str, int]
-    genders: dict[str, int] = Field(description="where the source states it")
+    licences: dict[str, int] = Field(description="licence -> photos")
+    sources: dict[str, int] = Field(description="source -> photos")
+    genders: dict[str, int] = Field(description="gender, where the source states it -> photos")
     decades: dict[int, int] = Field(description="age in tens of years, where the source states it -> photos")
 
     def write(self, folder: Path) -> None:
