@@ -10,7 +10,15 @@ from cyclopts import App, Parameter
 from consistentid.dataset.settings import BuildSettings
 from consistentid.errors import InvalidSettings
 
-dataset = App(name="dataset", help="Build datasets for training from photos.", help_format="plaintext")
+dataset = App(name="dataset", help="Build datasets for training from photos, and read them.", help_format="plaintext")
+_READERS = {
+    "inspect": "Show what a dataset is, or one of its records with a picture.",
+    "validate": "Check files, checksums and every record of a dataset.",
+    "stats": "Count what a dataset holds.",
+    "export": "Write a dataset in the released FGID's layout, or as WebDataset tars.",
+}
+for _verb, _help in _READERS.items():
+    dataset.command(f"consistentid.cli.dataset_verbs:{_verb}", name=_verb, help=_help)
 _DEFAULTS = BuildSettings()
 
 

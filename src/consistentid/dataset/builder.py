@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from consistentid.dataset.assemble import REJECTED_NAME, decide, write_rejected, write_shards
+from consistentid.dataset.card import write_card
 from consistentid.dataset.chunks import ChunkWorker, MakeStages
 from consistentid.dataset.engine import RayOptions, run_here, run_on_ray
 from consistentid.dataset.likeness import likeness_of
@@ -37,7 +38,8 @@ def build_dataset(
 
     Args:
         sources: folders, lists, tars, tables or lists of the released FGID; see `sources`.
-        out: gets `data/*.parquet`, `manifest.json` and `rejected.jsonl`. Until then everything is in its `.work`.
+        out: gets `data/*.parquet`, `manifest.json`, `rejected.jsonl` and the card. Until then everything is in its
+            `.work`.
         settings: what the dataset holds.
         ray: run on Ray; None: in this process. The dataset is the same.
         stages: other models than those that the settings name; must be picklable for Ray.
@@ -115,6 +117,7 @@ def _assemble(plan: Plan, sources: Sequence[Path], models: Stages, settings: Bui
         shards=write_shards(plan, fates, folder, rows=settings.shard_rows),
     )
     manifest.write(folder)
+    write_card(folder)
     return manifest
 
 

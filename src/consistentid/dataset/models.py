@@ -1,9 +1,8 @@
-"""Detector, parser and captioner by their names in the settings."""
+"""Detector and parser by their names in the settings."""
 
 from importlib.resources import files
 from pathlib import Path
 
-from consistentid.dataset.captions import Captioner, TemplateCaptioner
 from consistentid.errors import InvalidSettings, WeightsNotFound
 from consistentid.faces.detection import DLIB_LOOKS, DlibDetector, FaceDetector
 from consistentid.faces.parsing import FaceParser, SegformerParser
@@ -45,14 +44,3 @@ def parser_of(name: str) -> FaceParser:
 
         return BisenetParser(path)
     raise WeightsNotFound(f"no face parser at {path}; give a SegFormer's folder, face_parsing.pth or 'embedded'")
-
-
-def captioner_of(name: str) -> Captioner:
-    """The captioner of a name.
-
-    Raises:
-        InvalidSettings: there is none of this name.
-    """
-    if name == TemplateCaptioner.name:
-        return TemplateCaptioner()
-    raise InvalidSettings(f"{name!r} is no captioner; take {TemplateCaptioner.name}")

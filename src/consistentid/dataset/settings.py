@@ -11,7 +11,8 @@ class BuildSettings(BaseModel):
     Attributes:
         detector: finds and recognises faces: dlib, "dlib hog" (fast, frontal faces), insightface or uniface.
         parser: makes label maps where a source has none: embedded, the folder of a SegFormer, or face_parsing.pth.
-        captioner: writes the captions that a source does not state.
+        captioner: writes the captions that a source does not state: template (fixed words), measured (hair, expression
+            and background), "vision-language MODEL" or "vllm MODEL".
         max_side: px; larger photos are shrunk to it.
         near_duplicates: leave out near copies too, and not only copies.
         chunk: photos that are done at once; what a killed build does again.

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from consistentid.dataset.captions import Captioner, CaptionInput, Captions
+from consistentid.dataset.captions import Captioner, CaptionInput, Captions, captioner_of
 from consistentid.dataset.duplicates import perceptual_hash
-from consistentid.dataset.models import captioner_of, detector_of, parser_of
+from consistentid.dataset.models import detector_of, parser_of
 from consistentid.dataset.quality import measure
 from consistentid.dataset.record import FGIDRecord, Quality
 from consistentid.dataset.settings import BuildSettings

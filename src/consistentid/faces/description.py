@@ -97,13 +97,13 @@ class GeometryDescriber:
         self, photo: UInt8[np.ndarray, "h w 3"], *, label_map: UInt8[np.ndarray, "h w"], face: DetectedFace
     ) -> str:
         """See `Describer.describe`."""
-        labels = _around(label_map, face)
+        labels = around_face(label_map, face)
         visible = region_masks(labels)
         if not visible:
             return TEMPLATE
         hair, expression = None, None
         if self.changing:
-            attributes = measure_attributes(_around(photo, face), labels)
+            attributes = measure_attributes(around_face(photo, face), labels)
             hair, expression = attributes.hair, attributes.expression
         words = {
             "face": _face_words(visible.get("face"), hair),
@@ -117,7 +117,7 @@ class GeometryDescriber:
         return f"The person has {listed}."
 
 
-def _around(values: np.ndarray, face: DetectedFace) -> np.ndarray:
+def around_face(values: np.ndarray, face: DetectedFace) -> np.ndarray:
     """The part of a photo or label map around the face, cut at the border."""
     square = Square.around(face.box, scale=_ATTRIBUTES_SCALE)
     left, top = max(0, round(square.left)), max(0, round(square.top))
@@ -241,7 +241,7 @@ class VisionLanguageDescriber:
 
     def facial_captions(self, photos: Sequence[UInt8[np.ndarray, "h w 3"]], faces: Sequence[DetectedFace]) -> list[str]:
         """The paper's facial captions, asked about the part of each photo around its face, in one batch."""
-        images = [Image.fromarray(_around(photo, face)) for photo, face in zip(photos, faces, strict=True)]
+        images = [Image.fromarray(around_face(photo, face)) for photo, face in zip(photos, faces, strict=True)]
         captions = self.answers(images, self.question)
         for caption in captions:
             if not any(word in caption.lower() for region in REGIONS for word in region.words):
@@ -260,7 +260,7 @@ class VisionLanguageDescriber:
             return []
         processor, model = self._parts
         inputs = processor.apply_chat_template(
-            [conversation(image, question) for image in images],
+            [_conversation(image, question) for image in images],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -273,8 +273,7 @@ class VisionLanguageDescriber:
         return [" ".join(text.split()) for text in processor.batch_decode(new, skip_special_tokens=True)]
 
 
-def conversation(image: Any, question: str) -> list[dict[str, Any]]:
-    """A question about an image, in the form that chat templates take."""
+def _conversation(image: Image.Image, question: str) -> list[dict[str, Any]]:
     content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     return [{"role": "user", "content": content}]
 

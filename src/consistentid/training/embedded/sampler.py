@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from consistentid.dataset.samples import Batch
+from consistentid.dataset.wording import Attributes, random_prompt
 from consistentid.faces.regions import REGION_NAMES
-from consistentid.training.embedded.captions import Attributes, random_prompt
 from consistentid.training.embedded.store import (
     BACKGROUNDS,
     EXPRESSIONS,
