@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from consistentid.dataset.samples import Batch, Told
+from consistentid.dataset.wording import corpus
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
-from consistentid.training.embedded.captions import corpus
 from consistentid.training.embedded.config import AdapterSizes
 from consistentid.training.embedded.diffusion import facial_prompt_tokenizer, new_models
 from consistentid.training.embedded.initialise import awaken, standardise_inputs

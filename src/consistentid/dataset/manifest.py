@@ -22,9 +22,9 @@ class ShardFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="path inside the dataset's folder")
-    rows: int = Field(gt=0)
-    bytes: int = Field(gt=0)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    rows: int = Field(gt=0, description="records")
+    bytes: int = Field(gt=0, description="size of the file")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the file, hexadecimal")
 
 
 class Counts(BaseModel):
@@ -33,7 +33,7 @@ class Counts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     items: int = Field(ge=0, description="photos that the sources list")
-    accepted: int = Field(ge=0)
+    accepted: int = Field(ge=0, description="records of the dataset")
     rejected: dict[str, int] = Field(description="by rule")
     duplicates: int = Field(ge=0, description="copies and near copies of accepted ones")
     ignored: int = Field(ge=0, description="files of the sources that are no photos by their names; no items")
@@ -50,18 +50,18 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = Field(default=FORMAT_VERSION, description="of this page")
     made_by: str = Field(description="the version of consistentid")
     sources: tuple[str, ...] = Field(description="names of the folders and files that were read")
     fingerprint: str = Field(description="SHA-256 of the list of items and the settings")
-    settings: dict[str, JsonValue]
-    recogniser: str
-    identity_dim: int = Field(gt=0)
-    parser: str
-    captioner: str
-    counts: Counts
-    people: int = Field(ge=0)
-    shards: tuple[ShardFile, ...]
+    settings: dict[str, JsonValue] = Field(description="of the build, with its rules")
+    recogniser: str = Field(description="what made the identity embeddings")
+    identity_dim: int = Field(gt=0, description="numbers of an identity embedding")
+    parser: str = Field(description="what made the label maps that no source has")
+    captioner: str = Field(description="what wrote the captions that no source states")
+    counts: Counts = Field(description="what became of the photos")
+    people: int = Field(ge=0, description="different people in the dataset")
+    shards: tuple[ShardFile, ...] = Field(description="the Parquet files, in the order of their records")
 
     @model_validator(mode="after")
     def _shards_hold_what_was_accepted(self) -> Self:

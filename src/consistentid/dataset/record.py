@@ -50,20 +50,22 @@ class FGIDRecord(BaseModel):
     height: int = Field(gt=0, description="of the photo, px")
     person: str = Field(description="who it is; photos of one person share it")
     source: str = Field(description="where the photo comes from: a data set, an agency")
-    licence: str
+    licence: str = Field(description="as the source words it, or 'not stated'")
     origin: str = Field(description="path, URL or key of the photo inside the source")
     box: tuple[float, float, float, float] = Field(description="left, top, right, bottom of the face, px")
     landmarks: tuple[Point, Point, Point, Point, Point] = Field(
         description="x and y of left eye, right eye, nose, left and right mouth corner, px; sides are the viewer's"
     )
-    identity_embedding: Annotated[tuple[Float32, ...], AfterValidator(_rounded)] = Field(repr=False)
+    identity_embedding: Annotated[tuple[Float32, ...], AfterValidator(_rounded)] = Field(
+        repr=False, description="what the recogniser makes of the face, scaled as it gives it"
+    )
     recogniser: str = Field(description="what made the identity embedding")
     regions: Annotated[tuple[str, ...], AfterValidator(_known)] = Field(description="regions that the label map shows")
     caption: str = Field(description="of the whole photo")
     facial_caption: str = Field(description="of the face, names its regions")
     gender: Literal["man", "woman"] | None = Field(default=None, description="only when the source states it")
     age: int | None = Field(default=None, ge=0, le=130, description="years, only when the source states it")
-    quality: Quality
+    quality: Quality = Field(description="what was measured of the photo; see below")
     perceptual_hash: str = Field(pattern="^[0-9a-f]{16}$", description="near copies differ in few bits")
 
     def open_photo(self) -> Image.Image:

@@ -24,6 +24,7 @@ from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
 from consistentid.dataset.build import PhotoRecord, build_records
 from consistentid.dataset.holdout import split
+from consistentid.dataset.wording import corpus
 from consistentid.errors import InvalidSettings
 from consistentid.faces.crops import Square, crop_square
 from consistentid.faces.detection import DlibDetector
@@ -33,7 +34,6 @@ from consistentid.images import load_photo
 from consistentid.prompting.style import ALIGNED
 from consistentid.training.embedded import store
 from consistentid.training.embedded.autoencoder import AutoencoderTask, new_autoencoder
-from consistentid.training.embedded.captions import corpus
 from consistentid.training.embedded.config import DiffusionStage, EmbeddedConfig
 from consistentid.training.embedded.diffusion import (
     DiffusionTask,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel
 
-from consistentid.training.embedded.captions import Attributes, random_prompt
+from consistentid.dataset.wording import Attributes, random_prompt
 from consistentid.training.embedded.sampler import Tokenize
 from consistentid.training.embedded.store import BACKGROUNDS, EXPRESSIONS, GENDERS, HAIRS
 from consistentid.training.share import Share

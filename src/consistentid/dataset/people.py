@@ -1,0 +1,117 @@
+"""Who is in which photo: photos of one person get one name."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from consistentid.dataset.disjoint import DisjointSets
+from consistentid.dataset.likeness import Likeness, likeness_of
+
+_ROWS, _COLUMNS = 2048, 16_384  # embeddings compared at once: 128 MB of distances
+_NEAREST = 32  # pairs kept per photo, so that memory grows with the photos, not with their pairs
+
+
+def cluster(
+    embeddings: Float[np.ndarray, "n d"], stated: Sequence[str | None], *, ids: Sequence[str], recogniser: str
+) -> list[str]:
+    """Name the person of every photo.
+
+    Pairs of photos are joined, the most alike first, while the mean squared distance between all photos of the two
+    groups is below the recogniser's limit: one lucky pair does not chain two people together. Stated names are never
+    changed, split or joined with each other; unstated photos join a stated person below a stricter limit.
+
+    Measured with dlib on 604 photos of 387 people, 217 of whom have two photos: of the pairs that are given one name
+    99.5 % show one person, and 85 % of the pairs of one person are found (at the stricter limit 100 % and 71 %).
+    Confusions grow with the square of the number of people: state the names where they are known, and take ArcFace for
+    large sets.
+
+    Args:
+        embeddings: identity embeddings as the recogniser gives them.
+        stated: who it is, where the source says so.
+        ids: of the photos; an unstated person is called after the smallest.
+        recogniser: name of the detector, which chooses the limits; see `likeness.likeness_of`.
+
+    Raises:
+        InvalidData: no limits are known for the recogniser.
+    """
+    likeness = likeness_of(recogniser)
+    if not len(embeddings):
+        return []
+    numbers = np.asarray(embeddings, np.float32)
+    groups = _Groups(numbers, stated)
+    for first, second in zip(*_alike(numbers, likeness.same), strict=True):
+        groups.join_if_alike(int(first), int(second), likeness)
+    return groups.names(ids)
+
+
+def _alike(embeddings: Float[np.ndarray, "n d"], limit: float) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """Pairs below a distance, the nearest first; of each photo only the nearest `_NEAREST` that come after it."""
+    squares = np.einsum("nd,nd->n", embeddings, embeddings)
+    found = [_alike_in_rows(embeddings, squares, start, limit) for start in range(0, len(embeddings), _ROWS)]
+    first, second, distance = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((second, first, distance))
+    return first[order], second[order]
+
+
+def _alike_in_rows(
+    embeddings: np.ndarray, squares: np.ndarray, start: int, limit: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    parts = []
+    rows = np.arange(start, min(start + _ROWS, len(embeddings)))
+    for left in range(start, len(embeddings), _COLUMNS):
+        columns = np.arange(left, min(left + _COLUMNS, len(embeddings)))
+        squared = squares[rows, None] + squares[columns] - 2 * embeddings[rows] @ embeddings[columns].T
+        row, column = np.nonzero((squared < limit**2) & (columns > rows[:, None]))
+        parts.append(_nearest(rows[row], columns[column], squared[row, column]))
+    return _nearest(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _nearest(first: np.ndarray, second: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    order = np.lexsort((second, distance, first))
+    first, second, distance = first[order], second[order], distance[order]
+    kept = np.arange(len(first)) - np.searchsorted(first, first) < _NEAREST
+    return first[kept], second[kept], distance[kept]
+
+
+class _Groups:
+    """Groups of photos with what their mean squared distances follow from: sum, mean square and number."""
+
+    def __init__(self, embeddings: Float[np.ndarray, "n d"], stated: Sequence[str | None]) -> None:
+        self.sets = DisjointSets(len(embeddings))
+        self.sums = embeddings.copy()
+        self.squares = np.einsum("nd,nd->n", embeddings, embeddings).astype(np.float64)
+        self.sizes = np.ones(len(embeddings))
+        self.stated = list(stated)
+        first: dict[str, int] = {}
+        for index, name in enumerate(stated):
+            if name is not None and first.setdefault(name, index) != index:
+                self._join(first[name], index)
+
+    def join_if_alike(self, first: int, second: int, likeness: Likeness) -> None:
+        one, other = self.sets.find(first), self.sets.find(second)
+        names = {self.stated[one], self.stated[other]} - {None}
+        if one == other or len(names) == 2:
+            return
+        limit = likeness.clear if names else likeness.same
+        if self._mean_square(one, other) < limit**2:
+            self._join(one, other)
+
+    def _mean_square(self, one: int, other: int) -> float:
+        """The mean squared distance between a photo of one group and a photo of the other."""
+        product = float(self.sums[one] @ self.sums[other]) / (self.sizes[one] * self.sizes[other])
+        return float(self.squares[one] / self.sizes[one] + self.squares[other] / self.sizes[other]) - 2 * product
+
+    def _join(self, one: int, other: int) -> None:
+        kept = self.sets.join(one, other)
+        gone = other if kept == one else one
+        for values in (self.sums, self.squares, self.sizes):
+            values[kept] += values[gone]
+        self.stated[kept] = self.stated[kept] or self.stated[gone]
+
+    def names(self, ids: Sequence[str]) -> list[str]:
+        groups = [self.sets.find(index) for index in range(len(ids))]
+        smallest: dict[int, str] = {}
+        for group, photo in zip(groups, ids, strict=True):
+            smallest[group] = min(photo, smallest.get(group, photo))
+        return [self.stated[group] or f"person-{smallest[group]}" for group in groups]
