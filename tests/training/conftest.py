@@ -19,7 +19,7 @@ def _module(path: Path) -> Any:
 
 
 tiny = _module(Path(__file__).parents[1] / "generation" / "tiny.py")
-drawn = _module(Path(__file__).with_name("drawn.py"))
+drawn_faces = _module(Path(__file__).with_name("drawn_faces.py"))
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def sdxl(sd15: Path) -> Path:
 @pytest.fixture(scope="session")
 def fgid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn faces."""
-    return drawn.drawn_dataset(tmp_path_factory.mktemp("data") / "fgid")
+    return drawn_faces.drawn_dataset(tmp_path_factory.mktemp("data") / "fgid")
 
 
 @pytest.fixture

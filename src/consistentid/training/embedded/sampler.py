@@ -9,12 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-<<<<<<< HEAD
 from consistentid.dataset.samples import Batch, Told
-=======
-from consistentid.dataset.samples import Batch
 from consistentid.dataset.wording import Attributes, random_prompt
->>>>>>> data-core
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.embedded.store import (
     BACKGROUNDS,
