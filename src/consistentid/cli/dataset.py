@@ -48,8 +48,9 @@ def build(
         raise InvalidSettings("name at least one source and the folder of the dataset: dataset build SOURCE... OUT")
     if not ray and (address or workers or gpus):
         raise InvalidSettings("--address, --workers and --gpus are for Ray; add --ray")
-    if find_spec("pyarrow") is None:
-        raise InvalidSettings("datasets need pyarrow, which is not installed: pip install 'consistentid[data]'")
+    for library in ("pyarrow", "matplotlib"):
+        if find_spec(library) is None:
+            raise InvalidSettings(f"datasets need {library}, which is not installed: pip install 'consistentid[data]'")
     from consistentid.dataset.builder import build_dataset
     from consistentid.dataset.engine import RayOptions
     from consistentid.generation.loading import quiet_loading

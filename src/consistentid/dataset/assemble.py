@@ -74,7 +74,7 @@ def decide(plan: Plan, recogniser: str, *, near: bool) -> Fates:
         copies = _same_files(candidates["id"].to_pylist())
     copy_of = {int(best_first[copy]): int(best_first[kept]) for copy, kept in copies.items()}
     accepted = [place for place in good.tolist() if place not in copy_of]
-    rows = table.take(accepted)
+    rows = table.take(pa.array(accepted, pa.int64()))
     stated = [name or None for name in rows["person"].to_pylist()]
     people = cluster(_embeddings(rows), stated, ids=rows["id"].to_pylist(), recogniser=recogniser) if accepted else []
     return Fates(table, accepted, copy_of, people)

@@ -93,6 +93,10 @@ def _watch(plan: Plan, chunks: Iterator[int], *, progress: bool) -> None:
 def _assemble(plan: Plan, sources: Sequence[Path], models: Stages, settings: BuildSettings, folder: Path) -> Manifest:
     fates = decide(plan, models.detector.name, near=settings.near_duplicates)
     write_rejected(fates, folder / REJECTED_NAME)
+    if not fates.accepted:
+        shutil.copy(folder / REJECTED_NAME, folder.parents[1])
+        rules = ", ".join(f"{rule}: {count}" for rule, count in fates.rejected.items()) or "there is none"
+        raise InvalidData(f"no usable photo ({rules}); {folder.parents[1] / REJECTED_NAME} says why for each")
     manifest = Manifest(
         made_by=this_version(),
         sources=tuple(source.name for source in sources),

@@ -78,6 +78,8 @@ def make_plan(sources: Sequence[Path], work: Path, settings: BuildSettings, *, k
             plan = _listed(sources, work, settings, temporary)
             if known not in (None, plan.fingerprint):
                 raise InvalidData(f"{work.parent} is of other sources or settings; name a new folder")
+            if plan.items == 0:
+                raise InvalidData("the sources list no photo; name folders, lists, tars or tables with photos")
             write_text(work / _FINGERPRINT, plan.fingerprint)
     except BaseException:
         with suppress(OSError):  # it is not empty

@@ -218,7 +218,7 @@ def _type_of(name: str) -> pa.DataType:
         kind = SCHEMA.field(top).type
         for field in rest:
             kind = kind.field(field).type
-    except (KeyError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InvalidData(f"a record has no column {name!r}; columns are {', '.join(SCHEMA.names)}") from error
     return kind
 

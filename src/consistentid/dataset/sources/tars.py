@@ -81,6 +81,8 @@ class _Members:
                         key, _, extension = name.partition(".")
                         yield f"{folder}/{key}".lstrip("/"), extension.lower(), member.offset_data, member.size
                     count += 1
+                if any(bytes_of(self.path, tar.offset, tarfile.BLOCKSIZE) or b"cut"):
+                    raise tarfile.ReadError("it has no end mark")  # tarfile takes a broken header for the end
         except (tarfile.TarError, OSError, EOFError) as error:
             self.problem = (
                 f"{self.path.name} cannot be read beyond {count} files ({error}); make it again, uncompressed"
