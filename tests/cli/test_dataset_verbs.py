@@ -88,3 +88,11 @@ def test_refusals_are_one_sentence(run: Run, drawn_dataset: Path, arguments: lis
     assert message in error
     assert error.count("\n") == 1
     assert out == ""
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "x"], ["validate", "x"], ["stats", "x"], ["build", "x", "y"]])
+def test_a_missing_library_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setattr("consistentid.cli.dataset.find_spec", lambda name: None)
+    code, _, error = run("dataset", *arguments)
+    assert code == 1
+    assert error == "consistentid: datasets need pyarrow, which is not installed: pip install 'consistentid[data]'\n"
