@@ -66,10 +66,10 @@ Regions are made of these classes; a record lists those of which its label map h
 
 ## rejected.jsonl
 
-One JSON object a line: `source` and `origin` as in a record, `rule`, and `reason`, a sentence. Rules beside those below:
-`unreadable` (no image, or a broken one), `unreadable_metadata`, `missing` (the source lists it, but it is not there),
-`no_face`, `label_map` (the source's label map does not fit), `duplicate` (a copy or near copy of a record), `crashed` (it
-ended the process that read it) and `failed` (anything else; the reason is the error).
+One JSON object a line: `source` and `origin` as in a record, `rule`, and `reason`, a sentence. Rules beside those
+below: `unreadable` (no image, or a broken one), `unreadable_metadata`, `missing` (the source lists it, but it is not
+there), `no_face`, `label_map` (the source's label map does not fit), `duplicate` (a copy or near copy of a record),
+`crashed` (it ended the process that read it) and `failed` (anything else; the reason is the error).
 
 ## Rules
 
@@ -102,6 +102,19 @@ Each of `shards`:
 Each of `face_px`, `caption` and `facial_caption`:
 
 {spread}
+
+## Other layouts
+
+`consistentid dataset export FOLDER OUT --format release` writes that of the released FGID: `FGID.json`, a list of
+objects that name files in the folders `FGID_resize` (`resize_IMG`, the photo), `FGID_parsing_mask`
+(`parsing_mask_IMG`, the label map) and `FGID_faceID` (`id_embed_file_resize` and `id_embed_file_origin`, the identity
+embedding), with the captions `vqa_llva` and `vqa_llva_more_face_detail` and with `person`, `source`, `licence`,
+`gender` and `age`. Embeddings are saved by torch, because the release's trainer reads nothing else.
+
+`--format webdataset` writes tars of 1,000 records: `ID.jpg` or `ID.png`, `ID.label_map.png`, and `ID.json` with all
+other columns.
+
+What is built from either of them has the same photos, label maps, captions, people and licences.
 """
 
 

@@ -11,13 +11,17 @@ from PIL import Image
 
 Run = Callable[..., tuple[int, str, str]]
 
-_path = Path(__file__).parents[1] / "dataset" / "conftest.py"
+_path = Path(__file__).parents[1] / "dataset" / "drawn.py"
 _spec = importlib.util.spec_from_file_location("drawn_for_cli", _path)
 assert _spec is not None
 assert _spec.loader is not None
 _drawn = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_drawn)
-drawn_dataset = _drawn.drawn_dataset
+
+
+@pytest.fixture(scope="module")
+def drawn_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _drawn.drawn_dataset(tmp_path_factory.mktemp("drawn"))
 
 
 @pytest.mark.parametrize("verb", ["inspect", "validate", "stats", "export"])
@@ -84,3 +88,11 @@ def test_refusals_are_one_sentence(run: Run, drawn_dataset: Path, arguments: lis
     assert message in error
     assert error.count("\n") == 1
     assert out == ""
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "x"], ["validate", "x"], ["stats", "x"], ["build", "x", "y"]])
+def test_a_missing_library_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setattr("consistentid.cli.dataset.find_spec", lambda name: None)
+    code, _, error = run("dataset", *arguments)
+    assert code == 1
+    assert error == "consistentid: datasets need pyarrow, which is not installed: pip install 'consistentid[data]'\n"

@@ -81,7 +81,7 @@ def test_yaw_does_not_depend_on_roll(angle: float) -> None:
         ("dark", {"brightness": 0.07}),
         ("bright", {"brightness": 0.93}),
         ("clipped", {"clipped": 0.3}),
-        ("turned", {"yaw": -1.0}),
+        ("turned", {"yaw": -1.3}),
         ("tilted", {"roll": -50.0}),
     ],
 )

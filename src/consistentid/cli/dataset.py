@@ -48,8 +48,7 @@ def build(
         raise InvalidSettings("name at least one source and the folder of the dataset: dataset build SOURCE... OUT")
     if not ray and (address or workers or gpus):
         raise InvalidSettings("--address, --workers and --gpus are for Ray; add --ray")
-    if find_spec("pyarrow") is None:
-        raise InvalidSettings("datasets need pyarrow, which is not installed: pip install 'consistentid[data]'")
+    need_libraries("pyarrow", "matplotlib")
     from consistentid.dataset.builder import build_dataset
     from consistentid.dataset.engine import RayOptions
     from consistentid.generation.loading import quiet_loading
@@ -67,3 +66,14 @@ def build(
     for rule, count in counts.rejected.items():
         print(f"    {rule}: {count}")
     return 0
+
+
+def need_libraries(*names: str) -> None:
+    """Refuse when a library of the extra `data` is not installed.
+
+    Raises:
+        InvalidSettings: one is missing.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise InvalidSettings(f"datasets need {name}, which is not installed: pip install 'consistentid[data]'")

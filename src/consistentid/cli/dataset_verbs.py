@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from consistentid.cli.dataset import need_libraries
 from consistentid.errors import InvalidData, InvalidSettings
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ def inspect(folder: Path, /, *, index: int | None = None, out: Path | None = Non
         index: which record, counted from 0, or from the end with -1; shown as JSON, with a picture of its regions.
         out: the picture; by default <id>.png.
     """
-    from consistentid.dataset.shards import FGIDDataset
-
-    dataset = FGIDDataset.open(folder)
+    dataset = _open(folder)
     if index is None:
         if out is not None:
             raise InvalidSettings("--out is for the picture of a record; say which with --index")
@@ -51,6 +50,7 @@ def validate(folder: Path, /, *, progress: bool = True) -> int:
         folder: the dataset.
         progress: show a progress bar.
     """
+    need_libraries("pyarrow")
     from consistentid.dataset.manifest import Manifest
     from consistentid.dataset.validation import validate as problems_of
 
@@ -70,10 +70,10 @@ def stats(folder: Path, /, *, json_: bool = False) -> int:
         folder: the dataset.
         json_: print JSON instead of a table.
     """
-    from consistentid.dataset.shards import FGIDDataset
+    dataset = _open(folder)
     from consistentid.dataset.statistics import Spread, statistics
 
-    found = statistics(FGIDDataset.open(folder))
+    found = statistics(dataset)
     if json_:
         print(found.model_dump_json(indent=2))
         return 0
@@ -106,14 +106,20 @@ def export(
         layout: release is that of the released FGID: a JSON list, photos, label maps, embeddings; webdataset is tars.
         progress: show a progress bar.
     """
+    dataset = _open(folder)
     from consistentid.dataset.export import export as write
-    from consistentid.dataset.shards import FGIDDataset
 
-    dataset = FGIDDataset.open(folder)
     with _bar(len(dataset), progress) as bar:
         write(dataset, out, layout=layout, progress=bar.update)
     print(out)
     return 0
+
+
+def _open(folder: Path) -> "FGIDDataset":
+    need_libraries("pyarrow")
+    from consistentid.dataset.shards import FGIDDataset
+
+    return FGIDDataset.open(folder)
 
 
 def _bar(total: int, shown: bool) -> Any:

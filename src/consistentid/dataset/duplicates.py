@@ -13,7 +13,7 @@ HASH_BITS = 64
 DISTANCE = 10  # of the hash's bits
 _SIDE = 32  # px; the photo is shrunk to it, its 8 x 8 lowest frequencies make the hash
 _LOWEST = 8
-_TABLE = 4_000_000  # pairs of hashes compared at once: 32 MB
+_TABLE = 250_000  # pairs of hashes compared at once: 2 MB, which the processor's cache holds
 _GATHERED = 16_384  # pairs of embeddings compared at once
 
 
@@ -46,7 +46,8 @@ def near_duplicates(
 
     Measured with dlib on 604 open portraits and seven altered copies of 50 of them: JPEG of quality 40, half and
     double size, 15 % brighter and 1 % cut from every side are found in 98 to 100 %, 2 % cut in 98 %, 3 % cut in 78 %;
-    none of the 217 pairs of different photos of one person is, of which 33 were taken in one studio and framed alike.
+    none of the 217 pairs of different photos of one person is, of which 34 were taken in one studio and framed alike.
+    Half a million photos take about five minutes on one core, by what 100,000 took.
 
     Args:
         hashes: of `perceptual_hash`, one per photo.
@@ -89,6 +90,7 @@ def _alike_in_group(
     for start in range(0, len(group) - 1, rows):
         tall, wide = group[start : start + rows], group[start:]
         near = np.bitwise_count(codes[tall][:, None] ^ codes[wide][None]) <= distance
-        first, second = np.nonzero(np.triu(near, 1))
-        if len(first):
-            yield tall[first], wide[second]
+        first, second = np.nonzero(near)
+        later = second > first
+        if later.any():
+            yield tall[first[later]], wide[second[later]]

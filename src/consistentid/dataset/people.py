@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from consistentid.dataset.disjoint import DisjointSets
 from consistentid.dataset.likeness import Likeness, likeness_of
 
-_ROWS, _COLUMNS = 2048, 16_384  # embeddings compared at once: 128 MB of distances
+_ROWS, _COLUMNS = 2048, 8192  # embeddings compared at once: 64 MB of distances
 _NEAREST = 32  # pairs kept per photo, so that memory grows with the photos, not with their pairs
 
 
@@ -24,7 +24,8 @@ def cluster(
     Measured with dlib on 604 photos of 387 people, 217 of whom have two photos: of the pairs that are given one name
     99.5 % show one person, and 85 % of the pairs of one person are found (at the stricter limit 100 % and 71 %).
     Confusions grow with the square of the number of people: state the names where they are known, and take ArcFace for
-    large sets.
+    large sets. Time grows in the same way, memory with the photos: 20,000 embeddings of 512 numbers take 4 s on one
+    core, which makes 40 minutes for 500,000, with 3 GB.
 
     Args:
         embeddings: identity embeddings as the recogniser gives them.
@@ -47,24 +48,32 @@ def cluster(
 
 def _alike(embeddings: Float[np.ndarray, "n d"], limit: float) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
     """Pairs below a distance, the nearest first; of each photo only the nearest `_NEAREST` that come after it."""
-    squares = np.einsum("nd,nd->n", embeddings, embeddings)
-    found = [_alike_in_rows(embeddings, squares, start, limit) for start in range(0, len(embeddings), _ROWS)]
+    found = [_alike_in_rows(embeddings, start, limit) for start in range(0, len(embeddings), _ROWS)]
     first, second, distance = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.lexsort((second, first, distance))
     return first[order], second[order]
 
 
 def _alike_in_rows(
-    embeddings: np.ndarray, squares: np.ndarray, start: int, limit: float
+    embeddings: Float[np.ndarray, "n d"], start: int, limit: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # a b - a a / 2 - b b / 2 = -|a - b|^2 / 2 as one product of vectors with two more numbers
+    rows = _with_halves(embeddings[start : start + _ROWS])
     parts = []
-    rows = np.arange(start, min(start + _ROWS, len(embeddings)))
     for left in range(start, len(embeddings), _COLUMNS):
-        columns = np.arange(left, min(left + _COLUMNS, len(embeddings)))
-        squared = squares[rows, None] + squares[columns] - 2 * embeddings[rows] @ embeddings[columns].T
-        row, column = np.nonzero((squared < limit**2) & (columns > rows[:, None]))
-        parts.append(_nearest(rows[row], columns[column], squared[row, column]))
+        columns = _with_halves(embeddings[left : left + _COLUMNS])
+        columns[:, -2:] = columns[:, :-3:-1]
+        product = rows @ columns.T
+        row, column = np.nonzero(product > -(limit**2) / 2)
+        later = column + left > row + start
+        row, column = row[later], column[later]
+        parts.append(_nearest(row + start, column + left, -product[row, column]))
     return _nearest(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _with_halves(embeddings: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d+2"]:
+    halves = np.einsum("nd,nd->n", embeddings, embeddings) / -2
+    return np.concatenate([embeddings, halves[:, None], np.ones_like(halves)[:, None]], axis=1)
 
 
 def _nearest(first: np.ndarray, second: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

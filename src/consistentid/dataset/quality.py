@@ -83,7 +83,7 @@ class Rules(BaseModel):
     min_brightness: float = Field(default=0.08, ge=0, le=1, description="dark: good faces have 0.22 and more")
     max_brightness: float = Field(default=0.92, ge=0, le=1, description="bright: good faces have 0.72 and less")
     max_clipped: float = Field(default=0.25, ge=0, le=1, description="clipped: good faces have 0.02 and less")
-    max_yaw: float = Field(default=0.9, ge=0, description="turned: one eye is nearly hidden from here on")
+    max_yaw: float = Field(default=1.2, ge=0, description="turned: good faces have 1.04 and less")
     max_roll: float = Field(default=45, ge=0, le=180, description="tilted: degrees; good faces have 23 and less")
 
     def reasons(self, quality: Quality, *, width: int, height: int) -> list[str]:
