@@ -31,7 +31,7 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     config = config.model_copy(update={"photos": photos, "out": tmp_path / "out"})
     model = run(config, portraits=portraits)
 
-    assert "broken.jpg" in (tmp_path / "out" / "records" / "rejected.jsonl").read_text()
+    assert "broken.jpg" in (tmp_path / "out" / "dataset" / "rejected.jsonl").read_text()
     assert len(seen) == 1
     generator = PortraitGenerator.from_pretrained(model)
     portrait = generator.generate(sample_photos["official-man"], "a portrait photo of a man", steps=2)[0]

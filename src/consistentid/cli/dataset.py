@@ -19,6 +19,9 @@ _READERS = {
 }
 for _verb, _help in _READERS.items():
     dataset.command(f"consistentid.cli.dataset_verbs:{_verb}", name=_verb, help=_help)
+dataset.command(
+    "consistentid.cli.precompute:precompute", name="precompute", help="Compute latents and image features for training."
+)
 _DEFAULTS = BuildSettings()
 
 

@@ -29,8 +29,7 @@ def train(
         photos: folder of photos for the embedded model, instead of the one in the configuration.
         dataset: dataset for an adapter, instead of the one in the configuration.
         out: folder of the results, instead of the one in the configuration.
-        validate: photos of people to make portraits of while training; by default the first of the folder, or the
-            first held-out people of the dataset.
+        validate: photos of people to make portraits of while training; by default of the first held-out people.
         max_minutes: write a checkpoint and stop after this time; the same command goes on.
     """
     if find_spec("yaml") is None:
@@ -53,8 +52,7 @@ def _portraits(settings: "TrainingConfig", people: list[Path] | None) -> "Portra
     """What makes portraits with a model or adapter in a folder."""
     from functools import cache
 
-    from consistentid.cli.validation import PEOPLE, first_people, portraits_of
-    from consistentid.dataset.build import photo_files
+    from consistentid.cli.validation import first_people, portraits_of
     from consistentid.generation.generator import PortraitGenerator
     from consistentid.training.loop import Validation
 
@@ -62,9 +60,7 @@ def _portraits(settings: "TrainingConfig", people: list[Path] | None) -> "Portra
     def shown() -> "list[PhotoSource | FaceAnalysis]":
         if people:
             return list(people)
-        if settings.kind == "adapter":
-            return list(first_people(settings.dataset))
-        return [] if settings.photos is None else list(photo_files(settings.photos)[:PEOPLE])
+        return list(first_people(settings.dataset if settings.kind == "adapter" else settings.out / "dataset"))
 
     def portraits(folder: Path) -> Validation:
         if settings.kind == "adapter":

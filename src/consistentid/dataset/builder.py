@@ -12,7 +12,7 @@ from tqdm import tqdm
 from consistentid.dataset.assemble import REJECTED_NAME, decide, write_rejected, write_shards
 from consistentid.dataset.card import write_card
 from consistentid.dataset.chunks import ChunkWorker, MakeStages
-from consistentid.dataset.engine import RayOptions, run_here, run_on_ray
+from consistentid.dataset.engine import RayOptions, Worker, run_on_ray
 from consistentid.dataset.likeness import likeness_of
 from consistentid.dataset.manifest import MANIFEST_NAME, Counts, Manifest, this_version
 from consistentid.dataset.plan import Plan, fingerprint_of, make_plan
@@ -58,7 +58,10 @@ def build_dataset(
     if (out / MANIFEST_NAME).is_file():
         shutil.rmtree(work)
         return Manifest.read(out)
-    chunks = run_here(ChunkWorker(plan, make, ready=models)) if ray is None else run_on_ray(plan, make, ray)
+    if ray is None:
+        chunks: Iterator[int] = map(ChunkWorker(plan, make, ready=models).run, plan.unfinished)
+    else:
+        chunks = run_on_ray(partial(_worker, plan, make), plan.unfinished, ray)
     _watch(plan, chunks, progress=progress)
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
@@ -66,6 +69,10 @@ def build_dataset(
     _publish(final, out)
     shutil.rmtree(work)
     return manifest
+
+
+def _worker(plan: Plan, make: MakeStages) -> Worker:
+    return ChunkWorker(plan, make).run
 
 
 def _known(out: Path) -> str | None:

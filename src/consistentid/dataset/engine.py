@@ -1,23 +1,25 @@
-"""Who does the chunks of a build: this process, or actors of Ray Data, which may be on other machines."""
+"""Chunks of work on actors of Ray Data, which may be on other machines."""
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from consistentid.dataset.chunks import ChunkWorker, MakeStages
-from consistentid.dataset.plan import Plan
 from consistentid.errors import ConsistentIDError, InvalidSettings
+
+Worker = Callable[[int], int]  # does a chunk and says how many items it had
+MakeWorker = Callable[[], Worker]
 
 
 class RayOptions(BaseModel):
-    """How Ray is used; nothing of it changes what the dataset holds.
+    """How Ray is used; nothing of it changes the results.
 
     Attributes:
-        address: of a running cluster, whose machines share the folders of sources and dataset; None: this machine.
+        address: of a running cluster, whose machines share all folders; None: this machine.
         workers: actors, each with all models; by default one for every core.
         gpus: of each actor.
     """
@@ -29,35 +31,34 @@ class RayOptions(BaseModel):
     gpus: float = Field(default=0, ge=0)
 
 
-def run_here(worker: ChunkWorker) -> Iterator[int]:
-    """Do every unfinished chunk in this process; yields how many items each had."""
-    for index in worker.plan.unfinished:
-        yield worker.run(index)
+def run_on_ray(make_worker: MakeWorker, chunks: Sequence[int], options: RayOptions) -> Iterator[int]:
+    """Do chunks on actors, each with a worker of its own.
 
+    Ray starts an actor anew when a chunk kills it, and gives it the same chunk again.
 
-def run_on_ray(plan: Plan, stages: MakeStages, options: RayOptions) -> Iterator[int]:
-    """Do every unfinished chunk on actors; yields how many items each had, as they are finished.
+    Args:
+        make_worker: picklable; makes what does a chunk and returns how many items it had.
+        chunks: their numbers.
+        options: how Ray is used.
 
-    Ray starts an actor anew when a photo kills it, and gives it the same chunk again.
+    Yields:
+        What the worker returned, for each chunk, as they are finished.
 
     Raises:
         InvalidSettings: Ray is not installed.
         ConsistentIDError: a worker cannot load its models.
     """
-    unfinished = plan.unfinished
-    if unfinished:
+    if chunks:
         with _connected(options) as ray:
             workers = options.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-            chunks = ray.data.from_items(
-                [{"index": index} for index in unfinished], override_num_blocks=len(unfinished)
-            )
-            done = chunks.map_batches(
-                _ChunkActor,
-                fn_constructor_kwargs={"plan": plan, "stages": stages},
+            numbers = ray.data.from_items([{"chunk": chunk} for chunk in chunks], override_num_blocks=len(chunks))
+            done = numbers.map_batches(
+                _Actor,
+                fn_constructor_kwargs={"make_worker": make_worker},
                 batch_size=1,
                 num_cpus=1,
                 num_gpus=options.gpus or None,
-                compute=ray.data.ActorPoolStrategy(size=min(workers, len(unfinished))),
+                compute=ray.data.ActorPoolStrategy(size=min(workers, len(chunks))),
             )
             for row in done.iter_rows():
                 if row["refusal"]:
@@ -92,16 +93,21 @@ def _connected(options: RayOptions) -> Iterator[Any]:
             ray.shutdown()
 
 
-class _ChunkActor:
+class _Actor:
     """A worker as Ray Data calls it."""
 
-    def __init__(self, plan: Plan, stages: MakeStages) -> None:
-        self.worker = ChunkWorker(plan, stages)
+    def __init__(self, make_worker: MakeWorker) -> None:
+        self.make_worker = make_worker
+
+    @cached_property
+    def worker(self) -> Worker:
+        """Made for the first chunk, so that a refusal can be told."""
+        return self.make_worker()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Do one chunk; a refusal travels as text, because Ray would wrap the error into its own."""
-        (index,) = batch["index"]
+        (chunk,) = batch["chunk"]
         try:
-            return {"items": [self.worker.run(int(index))], "refusal": [""]}
+            return {"items": [self.worker(int(chunk))], "refusal": [""]}
         except ConsistentIDError as error:
             return {"items": [0], "refusal": [str(error)]}

@@ -2,20 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
-
-
-class OfPerson(Protocol):
-    """A record that says whom it shows."""
-
-    @property
-    def person(self) -> str:
-        """Photos of one person share it."""
-        ...
-
-
-Record = TypeVar("Record", bound=OfPerson)
+from collections.abc import Iterable
 
 
 def is_held_out(person: str, photos: int) -> bool:
@@ -36,10 +23,3 @@ def held_out_rows(people: Iterable[str]) -> list[int]:
     names = list(people)
     photos = Counter(names)
     return [index for index, name in enumerate(names) if is_held_out(name, photos[name])]
-
-
-def split(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """Records for training, and those of held-out people."""
-    held_out = set(held_out_rows(record.person for record in records))
-    training = [record for index, record in enumerate(records) if index not in held_out]
-    return training, [record for index, record in enumerate(records) if index in held_out]

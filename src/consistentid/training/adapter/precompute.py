@@ -1,15 +1,15 @@
 """Latents and image features computed once: more than half of a step on a large base model."""
 
 import zlib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from consistentid.dataset.files import appearing
 from consistentid.identity.checksum import checksum
@@ -24,7 +24,7 @@ class PrecomputedPhotos:
     """Targets and references whose latents and features were computed before.
 
     Attributes:
-        folder: what `precompute` wrote.
+        folder: of a `Store`.
         variants: of each photo.
     """
 
@@ -52,48 +52,68 @@ class PrecomputedPhotos:
         return {"folder": self.folder, "variants": self.variants, "_files": {}}  # open files do not travel
 
 
-def store_folder(folder: Path, photos: OpenedPhotos, encoders: FrozenEncoders) -> Path:
-    """Where the results for these photos, variants and networks are: other ones have another folder."""
-    vae = checksum(encoders.base.vae.state_dict())
-    encoder: Any = encoders.image_encoder
-    network = getattr(encoder, "model", None) or encoder.network
-    parts = (photos.dataset.manifest.fingerprint, photos.config, photos.sizes, photos.buckets, photos.quirks)
-    made_of = f"{parts} {photos.variants} {vae} {checksum(network.state_dict())}"
-    return folder / f"{zlib.crc32(made_of.encode()):08x}"
+@dataclass(frozen=True)
+class Store:
+    """The results for a dataset's photos; other photos, variants or networks have another folder.
+
+    Attributes:
+        root: folder of all stores.
+        photos: in as many variants as are stored.
+        encoders: do the work.
+    """
+
+    root: Path
+    photos: OpenedPhotos
+    encoders: FrozenEncoders
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the files are."""
+        photos, encoder = self.photos, cast("Any", self.encoders.image_encoder)
+        network = getattr(encoder, "model", None) or encoder.network
+        parts = (photos.dataset.manifest.fingerprint, photos.config, photos.sizes, photos.buckets, photos.quirks)
+        weights = checksum(self.encoders.base.vae.state_dict()) + checksum(network.state_dict())
+        return self.root / f"{zlib.crc32(f'{parts} {photos.variants} {weights}'.encode()):08x}"
+
+    @property
+    def missing(self) -> list[int]:
+        """Chunks that are not computed yet."""
+        chunks = range(-(-len(self.photos.dataset) // CHUNK))
+        return [chunk for chunk in chunks if not chunk_file(self.folder, chunk).is_file()]
+
+    @property
+    def results(self) -> PrecomputedPhotos:
+        """To read them."""
+        return PrecomputedPhotos(self.folder, self.photos.variants)
+
+    def compute(self, chunk: int) -> int:
+        """Compute a chunk if it is not there, and return its number of photos."""
+        rows = range(chunk * CHUNK, min(len(self.photos.dataset), (chunk + 1) * CHUNK))
+        path = chunk_file(self.folder, chunk)
+        if not path.is_file():
+            with appearing(path) as temporary:
+                save_file({key: value for row in rows for key, value in self._computed(row)}, temporary)
+        return len(rows)
+
+    def _computed(self, row: int) -> Iterator[tuple[str, Tensor]]:
+        for variant in range(self.photos.variants):
+            target, reference = self.photos.target(row, variant), self.photos.reference(row, variant)
+            features = self.encoders.features(reference.content[None], reference.present[None])[0]
+            halves = {
+                "latents": self.encoders.base.latents(target.content[None])[0],
+                "features": features,
+                "regions": target.regions,
+                "foreground": target.foreground,
+            }
+            yield from ((f"{row}.{variant}.{name}", value.half().cpu().contiguous()) for name, value in halves.items())
+            for name, value in (
+                ("place", target.place),
+                ("present", reference.present),
+                ("identity", reference.identity),
+            ):
+                yield f"{row}.{variant}.{name}", value
 
 
 def chunk_file(folder: Path, chunk: int) -> Path:
     """The file of a chunk."""
     return folder / f"{chunk:06d}.safetensors"
-
-
-def precompute(folder: Path, photos: OpenedPhotos, encoders: FrozenEncoders, *, chunks: Iterable[int]) -> None:
-    """Compute some chunks of a store; those that are there are not done again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for chunk in tqdm(list(chunks), desc="latents and features", mininterval=5):
-        path = chunk_file(folder, chunk)
-        if not path.is_file():
-            rows = range(chunk * CHUNK, min(len(photos.dataset), (chunk + 1) * CHUNK))
-            with appearing(path) as temporary:
-                save_file(_computed(rows, photos, encoders), temporary)
-
-
-def _computed(rows: Iterable[int], photos: OpenedPhotos, encoders: FrozenEncoders) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for index in rows:
-        for variant in range(photos.variants):
-            target, reference = photos.target(index, variant), photos.reference(index, variant)
-            latents = encoders.base.latents(target.content[None])[0].cpu()
-            features = encoders.features(reference.content[None], reference.present[None])[0].cpu()
-            parts = {**asdict(target), **asdict(reference)}
-            del parts["content"]
-            parts |= {"latents": latents, "features": features}
-            parts = {name: value.half() if value.is_floating_point() else value for name, value in parts.items()}
-            parts["identity"] = reference.identity
-            tensors |= {f"{index}.{variant}.{name}": value.contiguous() for name, value in parts.items()}
-    return tensors
-
-
-def chunks_of(photos: OpenedPhotos) -> range:
-    """The chunks of a whole store."""
-    return range(-(-len(photos.dataset) // CHUNK))

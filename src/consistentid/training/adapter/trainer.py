@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from consistentid.dataset.holdout import held_out_rows
 from consistentid.dataset.shards import FGIDDataset
@@ -20,10 +21,10 @@ from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for,
 from consistentid.prompting.facial_prompt import plain_ids
 from consistentid.prompting.style import style_named
 from consistentid.training.adapter.base import BaseModel, load_base, starting_adapter
-from consistentid.training.adapter.config import AdapterTrainingConfig, PrecomputeConfig
+from consistentid.training.adapter.config import AdapterTrainingConfig
 from consistentid.training.adapter.framing import assign_buckets, buckets
 from consistentid.training.adapter.photos import OpenedPhotos, Photos
-from consistentid.training.adapter.precompute import PrecomputedPhotos, chunks_of, precompute, store_folder
+from consistentid.training.adapter.precompute import Store
 from consistentid.training.adapter.sampler import Sampler, Texts
 from consistentid.training.adapter.task import AdapterTask, FrozenEncoders
 from consistentid.training.adapter.validation import HeldOut
@@ -154,7 +155,7 @@ class AdapterTrainer:
         fixed = self.config.layout.caption
         captions = self.dataset.column("facial_caption") if fixed is None else [fixed] * len(self.dataset)
         return Sampler(
-            photos=self.photos if self.config.precompute is None else self._precomputed(self.config.precompute),
+            photos=self.photos if self.config.precompute is None else self._precomputed,
             rows=np.array(self.rows[0]),
             people=list(self.dataset.column("person")),
             texts=Texts(
@@ -170,14 +171,29 @@ class AdapterTrainer:
             order_seed=self.config.loop.seed,
         )
 
-    def _precomputed(self, config: PrecomputeConfig) -> Photos:
-        """Latents and features on the disk; each process computes some of those that are missing."""
-        photos = replace(self.photos, variants=config.variants)
-        folder = store_folder(config.folder, photos, self.encoders)
-        state = this_process()
-        precompute(folder, photos, self.encoders, chunks=chunks_of(photos)[state.process_index :: state.num_processes])
-        state.wait_for_everyone()
-        return PrecomputedPhotos(folder, config.variants)
+    @cached_property
+    def store(self) -> Store:
+        """Latents and features on the disk.
+
+        Raises:
+            InvalidSettings: the configuration does not ask for them.
+        """
+        config = self.config.precompute
+        if config is None:
+            raise InvalidSettings("nothing is computed before; add `precompute: {folder: ...}` to the configuration")
+        return Store(config.folder, replace(self.photos, variants=config.variants), self.encoders)
+
+    @property
+    def _precomputed(self) -> Photos:
+        """Each process computes some of the chunks that are missing."""
+        process = this_process()
+        missing = self.store.missing
+        process.wait_for_everyone()  # all have seen the same
+        own = missing[process.process_index :: process.num_processes]
+        for chunk in tqdm(own, desc="latents and features", mininterval=5, disable=not process.is_main_process):
+            self.store.compute(chunk)
+        process.wait_for_everyone()
+        return self.store.results
 
     @cached_property
     def held_out(self) -> HeldOut | None:

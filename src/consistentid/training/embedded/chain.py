@@ -22,15 +22,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
-from consistentid.dataset.build import PhotoRecord, build_records
-from consistentid.dataset.holdout import split
+from consistentid.dataset.builder import build_dataset
+from consistentid.dataset.holdout import held_out_rows
+from consistentid.dataset.selection import Selection
+from consistentid.dataset.settings import BuildSettings
+from consistentid.dataset.shards import FGIDDataset
 from consistentid.dataset.wording import corpus
 from consistentid.errors import InvalidSettings
 from consistentid.faces.crops import Square, crop_square
-from consistentid.faces.detection import DlibDetector
-from consistentid.faces.parsing import SegformerParser
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
-from consistentid.images import load_photo
 from consistentid.prompting.style import ALIGNED
 from consistentid.training.embedded import store
 from consistentid.training.embedded.autoencoder import AutoencoderTask, new_autoencoder
@@ -65,7 +65,6 @@ _CROP = 192  # px of the crops that the autoencoder sees
 _CROP_SCALE = 2.4
 _PARSER_CROP = 256
 _CHUNK = 50
-EMBEDDED = Path(__file__).resolve().parents[2] / "embedded"
 
 
 @dataclass
@@ -100,22 +99,19 @@ class Chain:
         return target
 
     @cached_property
-    def records(self) -> list[PhotoRecord]:
+    def dataset(self) -> FGIDDataset:
         """Every usable photo."""
         if self.config.photos is None:
             raise InvalidSettings("no photos: name a folder in the configuration or with --photos")
-        return build_records(
-            self.config.photos,
-            self.config.out / "records",
-            detector=DlibDetector(),
-            parser=SegformerParser(EMBEDDED / "parser"),
-            caption=ALIGNED.template,
-        )
+        folder = self.config.out / "dataset"
+        build_dataset([self.config.photos], folder, settings=BuildSettings())
+        return FGIDDataset.open(folder)
 
     @cached_property
-    def training_records(self) -> list[PhotoRecord]:
+    def training_records(self) -> Selection:
         """Without the held-out people."""
-        return split(self.records)[0]
+        held_out = set(held_out_rows(self.dataset.column("person")))
+        return Selection(self.dataset, tuple(row for row in range(len(self.dataset)) if row not in held_out))
 
     @cached_property
     def encoder(self) -> DlibImageEncoder:
@@ -147,8 +143,9 @@ class Chain:
 
     @property
     def _crop_landmarks(self) -> Tensor:
-        squares = [Square.around(record.box, scale=_CROP_SCALE) for record in self.training_records]
-        found = [s.points(np.array(r.landmarks), _CROP) for s, r in zip(squares, self.training_records, strict=True)]
+        boxes, landmarks = (self.dataset.column(name) for name in ("box", "landmarks"))
+        squares = {row: Square.around(tuple(boxes[row]), scale=_CROP_SCALE) for row in self.training_records.rows}
+        found = [square.points(np.asarray(landmarks[row]), _CROP) for row, square in squares.items()]
         return torch.from_numpy(np.stack(found))
 
     @cached_property
@@ -170,11 +167,11 @@ class Chain:
     def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
         """Stage 3: targets, references and latents."""
         sizes, records = self.config.store, self.training_records
-        made_of = [sizes.model_dump_json(), *(record.model_dump_json() for record in records)]
-        folder = self.config.out / "store" / f"{zlib.crc32(''.join(made_of).encode()):08x}"  # other photos, other store
+        made_of = sizes.model_dump_json() + self.dataset.manifest.fingerprint
+        folder = self.config.out / "store" / f"{zlib.crc32(made_of.encode()):08x}"  # other photos, other store
         folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, len(records), _CHUNK)
-        chunks = [records[start : start + _CHUNK] for start in starts]
+        chunks = [records.part(start, _CHUNK) for start in starts]
         with ProcessPoolExecutor(sizes.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             if not (folder / "targets.safetensors").is_file():
                 make = partial(store.build_targets, variants=sizes.target_variants, seed=0)
@@ -243,12 +240,14 @@ class Chain:
 
     def _sampler(self, *, contradict: float, strangers: float = 0.0) -> StoreSampler:
         targets, references, latents = self.sampler_parts
-        names = {person: index for index, person in enumerate(dict.fromkeys(r.person for r in self.training_records))}
+        everybody = self.dataset.column("person")
+        people = [everybody[row] for row in self.training_records.rows]
+        names = {person: index for index, person in enumerate(dict.fromkeys(people))}
         return StoreSampler(
             latents=latents,
             targets=targets,
             references=references,
-            persons=torch.tensor([names[record.person] for record in self.training_records]),
+            persons=torch.tensor([names[person] for person in people]),
             tokenize=facial_prompt_tokenizer(self.tokenizer),
             contradict=contradict,
             strangers=strangers,
@@ -272,12 +271,12 @@ class Chain:
             raise InvalidSettings(f"stage {folder.name} was stopped by max_minutes; run the same command to go on")
 
 
-def _crops(records: list[PhotoRecord], scale: float, size: int, *, labels: bool = False) -> Tensor:
+def _crops(records: Selection, scale: float, size: int, *, labels: bool = False) -> Tensor:
     """Square crops (n, size, size, 3), or label maps (n, size, size)."""
     crops = []
     for record in records:
         square = Square.around(record.box, scale=scale)
-        image = Image.open(record.label_map) if labels else load_photo(record.photo)
+        image = Image.fromarray(record.open_label_map()) if labels else record.open_photo()
         crops.append(np.asarray(crop_square(image, square, size, nearest=labels)))
     return torch.from_numpy(np.stack(crops))
 

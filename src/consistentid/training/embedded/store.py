@@ -1,7 +1,6 @@
 """Everything the diffusion stages read, computed once: target crops with captions, and references with features."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from consistentid.dataset.build import PhotoRecord
+from consistentid.dataset.record import FGIDRecord
+from consistentid.dataset.selection import Selection
 from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, measure_attributes
 from consistentid.faces.crops import Square, align_face, crop_square, mirror_landmarks
 from consistentid.faces.regions import REGION_NAMES, region_masks
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.identity.reference import aligned_reference
-from consistentid.images import load_photo
 from consistentid.training.augment import (
     Portrait,
     jitter_colour,
@@ -114,14 +113,14 @@ def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "
     return IdentityPrior.around(regression, *data)
 
 
-def open_portrait(record: PhotoRecord, square: Square, size: int) -> Portrait:
+def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
     """The square of a record's photo and of its label map."""
-    photo = crop_square(load_photo(record.photo), square, size)
-    label_map = crop_square(Image.open(record.label_map), square, size, nearest=True)
+    photo = crop_square(record.open_photo(), square, size)
+    label_map = crop_square(Image.fromarray(record.open_label_map()), square, size, nearest=True)
     return Portrait(np.asarray(photo), np.asarray(label_map))
 
 
-def build_targets(first: int, records: Sequence[PhotoRecord], *, variants: int, seed: int) -> Targets:
+def build_targets(first: int, records: Selection, *, variants: int, seed: int) -> Targets:
     """Targets of a slice of the records that begins at index `first`.
 
     Faces lie in one place but for small shifts; every second one is mirrored, and from the third variant on hair and
@@ -135,7 +134,7 @@ def build_targets(first: int, records: Sequence[PhotoRecord], *, variants: int, 
     return Targets(*(torch.stack(column) for column in stacked))
 
 
-def _target(record: PhotoRecord, variant: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
     square = Square.on_face(np.array(record.landmarks)).scaled(
         rng.uniform(0.97, 1.03), shift=tuple(rng.normal(0, 0.006, 2))
     )
@@ -179,14 +178,14 @@ class Donors:
     serious: list[UInt8[np.ndarray, "150 150 3"]]
 
     @classmethod
-    def choose(cls, records: Sequence[PhotoRecord], *, count: int = 100) -> "Donors":
+    def choose(cls, records: Selection, *, count: int = 100) -> "Donors":
         """The first photos of each expression."""
         found: dict[str, list[np.ndarray]] = {"smiling": [], "serious": []}
         for record in records:
             faces = found.get(_expression(record) or "", [])
             if len(faces) < count:
-                photo = load_photo(record.photo)
-                faces.append(np.asarray(align_face(photo, np.array(record.landmarks), DlibImageEncoder.image_size)))
+                aligned = align_face(record.open_photo(), np.array(record.landmarks), DlibImageEncoder.image_size)
+                faces.append(np.asarray(aligned))
         return cls(found["smiling"], found["serious"])
 
     def opposite(self, expression: str | None, rng: np.random.Generator) -> np.ndarray | None:
@@ -195,9 +194,7 @@ class Donors:
         return faces[rng.integers(len(faces))] if faces else None
 
 
-def build_references(
-    first: int, records: Sequence[PhotoRecord], *, variants: int, seed: int, donors: Donors
-) -> References:
+def build_references(first: int, records: Selection, *, variants: int, seed: int, donors: Donors) -> References:
     """References of a slice of the records that begins at index `first`; variant 0 is the photo as it is.
 
     The second half of the variants contradicts the target in hair and expression, not in who it is.
@@ -215,13 +212,13 @@ def build_references(
     return references
 
 
-def _expression(record: PhotoRecord) -> str | None:
+def _expression(record: FGIDRecord) -> str | None:
     portrait = open_portrait(record, Square.around(record.box), SIZE)
     return measure_attributes(portrait.photo, portrait.label_map).expression
 
 
 def _reference(
-    record: PhotoRecord, variant: int, rng: np.random.Generator, donor: np.ndarray | None
+    record: FGIDRecord, variant: int, rng: np.random.Generator, donor: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     square = Square.around(record.box, scale=2.2)
     portrait = open_portrait(record, square, _WORKING_SIZE)
