@@ -107,9 +107,12 @@ def test_every_item_is_accepted_rejected_or_a_copy(patterns: Path, tmp_path: Pat
     opened = FGIDDataset.open(tmp_path / "out", verify=True)
     assert opened.column("origin") == [f"{seed:02d}.png" for seed in range(18)]
     assert manifest.people == len(set(opened.column("person"))) == 18
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "README.md", "data", "manifest.json", "plots", "rejected.jsonl", "statistics.json",
-    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        "data",
+        "manifest.json",
+        "rejected.jsonl",
+        "README.md",
+    }
     kept = build(patterns, out="all", near_duplicates=False)
     assert (kept.counts.accepted, kept.counts.duplicates, kept.people) == (19, 0, 18)
 
@@ -210,6 +213,29 @@ def test_what_a_source_states_travels_with_the_record(patterns: Path, tmp_path: 
     assert (three.caption, three.facial_caption) == ("A face.", "A nose.")
     assert (three.licence, three.source, three.age, three.gender) == ("not stated", "in", None, None)
     assert manifest.people == len(records) - 1
+
+
+def test_one_photo_that_fails_is_listed_and_a_missing_model_stops_the_build(
+    patterns: Path, tmp_path: Path, tiny_build: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(self: object, photo: np.ndarray, face: object) -> np.ndarray:
+        if np.array_equal(photo, Image.open(patterns / "07.png")):
+            raise RuntimeError("a bug")
+        return np.ones(photo.shape[:2], np.uint8)
+
+    def build(out: str) -> Manifest:
+        return build_dataset([patterns], tmp_path / out, settings=tiny_build.SETTINGS, stages=tiny_build.stages)
+
+    monkeypatch.setattr(tiny_build.TinyParser, "parse", parse)
+    assert build("out").counts.rejected == {"failed": 1, "no_face": 1}
+    assert _rejected(tmp_path / "out")["07.png"]["reason"] == "RuntimeError: a bug"
+
+    def missing(self: object, photo: np.ndarray) -> None:
+        raise WeightsNotFound("no weights here")
+
+    monkeypatch.setattr(tiny_build.TinyDetector, "detect", missing)
+    with pytest.raises(WeightsNotFound, match="no weights here"):
+        build("other")
 
 
 def test_large_photos_are_shrunk_with_their_label_maps(patterns: Path, tmp_path: Path, build: Build) -> None:

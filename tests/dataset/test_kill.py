@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 _SCRIPT = Path(__file__).with_name("tiny_build.py")
-_SECONDS = "0.05"  # a photo, so that a kill hits the middle
+_SECONDS = "0.02"  # a photo, so that a kill hits the middle
 
 
 def _start(photos: Path, out: Path, engine: str = "here") -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from consistentid.dataset.chunks import ChunkWorker, MakeStages
 from consistentid.dataset.plan import Plan
-from consistentid.errors import InvalidSettings
+from consistentid.errors import ConsistentIDError, InvalidSettings
 
 
 class RayOptions(BaseModel):
@@ -42,6 +42,7 @@ def run_on_ray(plan: Plan, stages: MakeStages, options: RayOptions) -> Iterator[
 
     Raises:
         InvalidSettings: Ray is not installed.
+        ConsistentIDError: a worker cannot load its models.
     """
     unfinished = plan.unfinished
     if unfinished:
@@ -59,6 +60,8 @@ def run_on_ray(plan: Plan, stages: MakeStages, options: RayOptions) -> Iterator[
                 compute=ray.data.ActorPoolStrategy(size=min(workers, len(unfinished))),
             )
             for row in done.iter_rows():
+                if row["refusal"]:
+                    raise ConsistentIDError(row["refusal"])
                 yield int(row["items"])
 
 
@@ -95,5 +98,10 @@ class _ChunkActor:
     def __init__(self, plan: Plan, stages: MakeStages) -> None:
         self.worker = ChunkWorker(plan, stages)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        return {"items": [self.worker.run(int(index)) for index in batch["index"]]}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Do one chunk; a refusal travels as text, because Ray would wrap the error into its own."""
+        (index,) = batch["index"]
+        try:
+            return {"items": [self.worker.run(int(index))], "refusal": [""]}
+        except ConsistentIDError as error:
+            return {"items": [0], "refusal": [str(error)]}
