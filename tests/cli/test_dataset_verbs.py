@@ -11,17 +11,13 @@ from PIL import Image
 
 Run = Callable[..., tuple[int, str, str]]
 
-_path = Path(__file__).parents[1] / "dataset" / "drawn.py"
+_path = Path(__file__).parents[1] / "dataset" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("drawn_for_cli", _path)
 assert _spec is not None
 assert _spec.loader is not None
 _drawn = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_drawn)
-
-
-@pytest.fixture(scope="module")
-def drawn_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _drawn.drawn_dataset(tmp_path_factory.mktemp("drawn"))
+drawn_dataset = _drawn.drawn_dataset
 
 
 @pytest.mark.parametrize("verb", ["inspect", "validate", "stats", "export"])

@@ -60,8 +60,20 @@ def test_stated_names_win_and_are_never_joined() -> None:
     names = _names(embeddings, ["Ann", "Ben", None, "Ann"])
     assert names[2] in ("Ann", "Ben")
     assert names[3] == "Ann"
+    everybody: list[str | None] = ["Ann", "Ben", "Cas", "Ann"]
+    assert _names(embeddings, everybody) == everybody
     apart, _ = _people([1, 1])
     assert _names(apart, ["Ann", "Ann"]) == ["Ann", "Ann"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5), seed=st.integers(0, 999))
+def test_stated_names_stay_whatever_else_is_stated(data: st.DataObject, sizes: list[int], seed: int) -> None:
+    embeddings, who = _people(sizes, seed=seed)
+    stated = [f"name {person}" if data.draw(st.booleans()) else None for person in who]
+    names = _names(embeddings, stated)
+    assert [name for name, given in zip(names, stated, strict=True) if given] == [name for name in stated if name]
+    assert _partition(names) == _partition(who)
 
 
 def test_a_name_is_given_only_to_photos_that_are_clearly_alike() -> None:

@@ -58,7 +58,7 @@ def test_a_folder_with_metadata_and_label_maps(tmp_path: Path) -> None:
     assert b.about == About(person="x", licence="CC0", source="S", gender="woman", age=30)
     assert b.photo == b"photos/b.JPG"
     assert b.label_map == b"label_maps/b.png"
-    assert (c.about, c.label_map) == (About(gender="man"), None)
+    assert (c.about, c.label_map) == (About(gender_estimated="man"), None)
     with pytest.raises(Rejection, match=r"gone\.png cannot be opened") as caught:
         items[3].read()
     assert caught.value.rule == "missing"

@@ -70,7 +70,13 @@ class TemplateCaptioner:
 
     def caption(self, items: Sequence[CaptionInput]) -> list[Captions]:
         """See `Captioner.caption`."""
-        return [Captions(f"A photo of a {item.about.get('gender') or 'person'}.", TEMPLATE) for item in items]
+        return [Captions(f"A photo of a {_gender(item) or 'person'}.", TEMPLATE) for item in items]
+
+
+def _gender(item: CaptionInput) -> str | None:
+    """The word for a caption: stated, else estimated by the source."""
+    given = item.about.get("gender") or item.about.get("gender_estimated")
+    return given if isinstance(given, str) else None
 
 
 class MeasuredCaptioner:
@@ -92,9 +98,8 @@ class MeasuredCaptioner:
     def _overall(self, item: CaptionInput) -> str:
         seen = around_face(item.photo, item.face)
         found = measure_attributes(seen, around_face(item.label_map, item.face))
-        gender = item.about.get("gender")
         attributes = Attributes(
-            gender if gender in ("man", "woman") else None,
+            _gender(item),
             found.expression,
             found.hair,
             found.background,

@@ -122,4 +122,4 @@ def _spreads(found: Statistics) -> str:
 
 
 def _numbers(spread: Spread) -> str:
-    return " | ".join(f"{value:,.4g}" for _, value in spread)
+    return " | ".join(f"{value:,g}" for _, value in spread)

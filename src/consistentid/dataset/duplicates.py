@@ -9,7 +9,7 @@ from PIL import Image
 
 from consistentid.dataset.disjoint import DisjointSets
 
-HASH_BITS = 64
+_BITS = 64
 DISTANCE = 10  # of the hash's bits
 _SIDE = 32  # px; the photo is shrunk to it, its 8 x 8 lowest frequencies make the hash
 _LOWEST = 8
@@ -75,7 +75,7 @@ def _alike(
     codes: UInt64[np.ndarray, " n"], distance: int
 ) -> Iterator[tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
     """Pairs of codes that differ in at most so many bits, some of them several times."""
-    edges = np.linspace(0, HASH_BITS, distance + 2).round().astype(int).tolist()
+    edges = np.linspace(0, _BITS, distance + 2).round().astype(int).tolist()
     for low, high in pairwise(edges):
         piece = (codes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
         order = np.argsort(piece, kind="stable")

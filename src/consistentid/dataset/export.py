@@ -22,7 +22,7 @@ LIST_NAME = "FGID.json"
 _PHOTOS, _LABEL_MAPS, _EMBEDDINGS = "FGID_resize", "FGID_parsing_mask", "FGID_faceID"
 _PER_TAR = 1000  # records
 _IMAGES = {"photo", "label_map"}
-_STATED = ("person", "source", "licence", "gender", "age")
+_STATED = ("person", "source", "licence", "gender", "gender_estimated", "age")
 
 
 def export(

@@ -25,7 +25,7 @@ def cluster(
     99.5 % show one person, and 85 % of the pairs of one person are found (at the stricter limit 100 % and 71 %).
     Confusions grow with the square of the number of people: state the names where they are known, and take ArcFace for
     large sets. Time grows in the same way, memory with the photos: 20,000 embeddings of 512 numbers take 4 s on one
-    core, which makes 40 minutes for 500,000, with 3 GB.
+    core, which makes 40 minutes for 500,000, with 3 GB; photos whose person is stated are not compared with each other.
 
     Args:
         embeddings: identity embeddings as the recogniser gives them.
@@ -37,32 +37,41 @@ def cluster(
         InvalidData: no limits are known for the recogniser.
     """
     likeness = likeness_of(recogniser)
-    if not len(embeddings):
-        return []
-    numbers = np.asarray(embeddings, np.float32)
-    groups = _Groups(numbers, stated)
-    for first, second in zip(*_alike(numbers, likeness.same), strict=True):
+    is_stated = np.array([name is not None for name in stated], bool)
+    order = np.argsort(is_stated, kind="stable")  # stated photos last: two of them are never compared
+    numbers = np.asarray(embeddings, np.float32)[order]
+    pairs = _alike(numbers, len(order) - int(is_stated.sum()), likeness.same)
+    groups = _Groups(numbers, [stated[index] for index in order])
+    for first, second in zip(*pairs, strict=True):
         groups.join_if_alike(int(first), int(second), likeness)
-    return groups.names(ids)
+    names = groups.names([ids[index] for index in order])
+    return [names[place] for place in np.argsort(order)]
 
 
-def _alike(embeddings: Float[np.ndarray, "n d"], limit: float) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
-    """Pairs below a distance, the nearest first; of each photo only the nearest `_NEAREST` that come after it."""
-    found = [_alike_in_rows(embeddings, start, limit) for start in range(0, len(embeddings), _ROWS)]
+def _alike(
+    embeddings: Float[np.ndarray, "n d"], rows: int, limit: float
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """Pairs below a distance with one of the first `rows` photos, the nearest first.
+
+    Of each photo only the nearest `_NEAREST` that come after it.
+    """
+    found = [_alike_in_rows(embeddings, start, min(start + _ROWS, rows), limit) for start in range(0, rows, _ROWS)]
+    if not found:
+        return np.zeros(0, int), np.zeros(0, int)
     first, second, distance = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.lexsort((second, first, distance))
     return first[order], second[order]
 
 
 def _alike_in_rows(
-    embeddings: Float[np.ndarray, "n d"], start: int, limit: float
+    embeddings: Float[np.ndarray, "n d"], start: int, end: int, limit: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # a b - a a / 2 - b b / 2 = -|a - b|^2 / 2 as one product of vectors with two more numbers
-    rows = _with_halves(embeddings[start : start + _ROWS])
+    rows = _with_halves(embeddings[start:end])
     parts = []
     for left in range(start, len(embeddings), _COLUMNS):
         columns = _with_halves(embeddings[left : left + _COLUMNS])
-        columns[:, -2:] = columns[:, :-3:-1]
+        columns[:, -2:] = columns[:, :-3:-1]  # 1 and the halves of b, where a has its halves and 1
         product = rows @ columns.T
         row, column = np.nonzero(product > -(limit**2) / 2)
         later = column + left > row + start
@@ -84,12 +93,15 @@ def _nearest(first: np.ndarray, second: np.ndarray, distance: np.ndarray) -> tup
 
 
 class _Groups:
-    """Groups of photos with what their mean squared distances follow from: sum, mean square and number."""
+    """Groups of photos with what their mean squared distances follow from.
+
+    `embeddings` become the groups' sums.
+    """
 
     def __init__(self, embeddings: Float[np.ndarray, "n d"], stated: Sequence[str | None]) -> None:
         self.sets = DisjointSets(len(embeddings))
-        self.sums = embeddings.copy()
         self.squares = np.einsum("nd,nd->n", embeddings, embeddings).astype(np.float64)
+        self.sums = embeddings
         self.sizes = np.ones(len(embeddings))
         self.stated = list(stated)
         first: dict[str, int] = {}

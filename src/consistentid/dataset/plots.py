@@ -16,7 +16,7 @@ FOLDER = "plots"
 _COLOUR = "#3a6ea5"
 _WIDTH, _ROW = 6.4, 0.32  # inches; of a figure, and of one bar
 _MOST_BARS = 12  # the rest is summed up
-_LONGEST = 44  # characters of a bar's name
+_LONGEST = 36  # characters of a bar's name
 _BINS = 30
 
 
@@ -75,12 +75,18 @@ def _save_bars(path: Path, title: str, values: Mapping[str, float], label: str) 
     def draw(axes: "Axes") -> None:
         names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in values]
         places = range(len(names))
-        axes.bar_label(axes.barh(places, list(values.values()), color=_COLOUR), fmt="{:,.4g}", padding=3)
+        axes.bar_label(axes.barh(places, list(values.values()), color=_COLOUR), fmt=_label, padding=3)
         axes.set_yticks(places, names)
         axes.invert_yaxis()
-        axes.margins(x=0.12)
+        axes.margins(x=0.15)
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_formatter("{x:,g}")
 
     _save(path, draw, title=title, label=label, height=1.1 + _ROW * len(values))
+
+
+def _label(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or value == round(value) else f"{value:.1f}"
 
 
 def _save_histogram(path: Path, title: str, values: Sequence[float] | np.ndarray, label: str) -> None:
@@ -88,6 +94,7 @@ def _save_histogram(path: Path, title: str, values: Sequence[float] | np.ndarray
         axes.hist(np.asarray(values), bins=_BINS, color=_COLOUR)
         axes.set_ylabel("photos")
         axes.locator_params(axis="y", integer=True)
+        axes.yaxis.set_major_formatter("{x:,g}")
 
     _save(path, draw, title=title, label=label, height=3.2)
 

@@ -49,7 +49,7 @@ def measure(
 
 
 def _sharpness(box: np.ndarray) -> float:
-    """Variance of the Laplacian of the grey face, the middle of it, at one size."""
+    """Variance of the Laplacian of the grey face at one size."""
     import cv2
 
     grey = Image.fromarray(box).convert("L").resize((_FACE_SIDE, _FACE_SIDE), Image.Resampling.BICUBIC)

@@ -31,10 +31,10 @@ class Quality(BaseModel):
 
     faces: int = Field(ge=0, description="how many faces the photo shows")
     face_px: float = Field(ge=0, description="width of the face box, px")
-    sharpness: float = Field(description="variance of the Laplacian inside the face; larger is sharper")
+    sharpness: float = Field(description="variance of the Laplacian of the grey face box, resized to 128 px")
     brightness: float = Field(ge=0, le=1, description="mean brightness of the face, 0 black to 1 white")
     clipped: float = Field(ge=0, le=1, description="share of the face's pixels that are fully black or white")
-    yaw: float = Field(description="how far the head is turned, from the 5 landmarks: 0 frontal, about -1..1")
+    yaw: float = Field(description="offset of the nose from the middle of the eyes, in half eye distances; 0 frontal")
     roll: float = Field(description="angle of the line through the eyes, degrees; 0 upright")
 
 
@@ -64,6 +64,9 @@ class FGIDRecord(BaseModel):
     caption: str = Field(description="of the whole photo")
     facial_caption: str = Field(description="of the face, names its regions")
     gender: Literal["man", "woman"] | None = Field(default=None, description="only when the source states it")
+    gender_estimated: Literal["man", "woman"] | None = Field(
+        default=None, description="what somebody or something guessed, when the source says so; never counted as stated"
+    )
     age: int | None = Field(default=None, ge=0, le=130, description="years, only when the source states it")
     quality: Quality = Field(description="what was measured of the photo; see below")
     perceptual_hash: str = Field(pattern="^[0-9a-f]{16}$", description="near copies differ in few bits")

@@ -20,7 +20,7 @@ from consistentid.errors import InvalidData, first_line
 
 ROW_GROUP = 32  # records; one is read without the rest of the shard
 IMAGES = ("photo", "label_map")  # compressed already
-_REPEATED = ("person", "source", "licence", "recogniser", "gender", "regions.list.element")
+_REPEATED = ("person", "source", "licence", "recogniser", "gender", "gender_estimated", "regions.list.element")
 _OPEN_SHARDS = 32
 _ROW_GROUPS = 4  # kept in memory: neighbours are read together
 Key = TypeVar("Key")

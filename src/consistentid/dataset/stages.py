@@ -207,6 +207,7 @@ class Stages:
             caption=captions.overall,
             facial_caption=captions.facial,
             gender=about.gender,
+            gender_estimated=about.gender_estimated,
             age=about.age,
             quality=analysed.quality,
             perceptual_hash=perceptual_hash(photo),

@@ -47,6 +47,7 @@ class About(BaseModel):
     caption: str | None = None
     facial_caption: str | None = None
     gender: Literal["man", "woman"] | None = None
+    gender_estimated: Literal["man", "woman"] | None = None
     age: int | None = None
 
     @classmethod
@@ -56,10 +57,10 @@ class About(BaseModel):
         for field, names in _NAMES.items():
             values = (stated.get(name) for name in names)
             found[field] = next((str(value) for value in values if isinstance(value, str | int) and value != ""), None)
-        gender = stated.get("gender") or stated.get("gender_estimated")
+        genders = {key: _GENDERS.get(str(stated.get(key)).lower()) for key in ("gender", "gender_estimated")}
         age = stated.get("age")
         is_age = isinstance(age, int | float) and 0 <= age <= 130
-        return cls(**found, gender=_GENDERS.get(str(gender).lower()), age=int(age) if is_age else None)  # type: ignore[arg-type]
+        return cls(**found, **genders, age=int(age) if is_age else None)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

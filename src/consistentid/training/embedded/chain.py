@@ -24,6 +24,7 @@ from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
 from consistentid.dataset.builder import build_dataset
 from consistentid.dataset.holdout import held_out_rows
+from consistentid.dataset.quality import Rules
 from consistentid.dataset.selection import Selection
 from consistentid.dataset.settings import BuildSettings
 from consistentid.dataset.shards import FGIDDataset
@@ -65,6 +66,7 @@ _CROP = 192  # px of the crops that the autoencoder sees
 _CROP_SCALE = 2.4
 _PARSER_CROP = 256
 _CHUNK = 50
+_RULES = Rules(min_side=96, min_face=40)  # targets have 128 px
 
 
 @dataclass
@@ -104,7 +106,7 @@ class Chain:
         if self.config.photos is None:
             raise InvalidSettings("no photos: name a folder in the configuration or with --photos")
         folder = self.config.out / "dataset"
-        build_dataset([self.config.photos], folder, settings=BuildSettings())
+        build_dataset([self.config.photos], folder, settings=BuildSettings(rules=_RULES))
         return FGIDDataset.open(folder)
 
     @cached_property

@@ -150,7 +150,7 @@ def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple
         background = str(rng.choice(list(BACKGROUND_COLOURS)))
         portrait = replace_background(portrait, background, rng)
     words = (
-        GENDERS.index(record.gender),
+        GENDERS.index(record.gender or record.gender_estimated),
         EXPRESSIONS.index(measured.expression),
         HAIRS.index(hair),
         BACKGROUNDS.index(background),
