@@ -12,17 +12,17 @@ from consistentid.training.share import Share
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 7), st.integers(0, 2))
 def test_every_photo_is_seen_in_every_epoch(members: list[int], count: int, epoch: int) -> None:
-    order = Order(members, count, seed=1)
+    order = Order(np.array(members), count, seed=1)
     steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
     seen = [order.batch(step) for step in steps]
     assert {int(index) for _, batch in seen for index in batch} == set(range(len(members)))
     assert all(len(batch) == count and {members[index] for index in batch} == {bucket} for bucket, batch in seen)
-    again = Order(members, count, seed=1).batch(steps[-1])
+    again = Order(np.array(members), count, seed=1).batch(steps[-1])
     assert (again[1] == seen[-1][1]).all()
 
 
 def test_epochs_are_shuffled_anew() -> None:
-    order = Order([0] * 64, 64, seed=0)
+    order = Order(np.zeros(64, int), 64, seed=0)
     assert (order.batch(0)[1] != order.batch(1)[1]).any()
 
 

@@ -40,6 +40,24 @@ class ImageEncoder(Protocol):
         ...
 
 
+class ClipPixels:
+    """CLIP's preprocessing, without the model, so that it travels to other processes.
+
+    Args:
+        side: of the pixel values.
+    """
+
+    def __init__(self, side: int) -> None:
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        self._processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+    def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "b 3 s s"]:
+        """See `ImageEncoder.pixels`: shortest side resized (bicubic), centre crop, normalised."""
+        values: Tensor = self._processor([image.convert("RGB") for image in images], return_tensors="pt").pixel_values
+        return values
+
+
 class ClipImageEncoder:
     """Penultimate hidden states of a CLIP vision tower, as the released checkpoints use ViT-H/14.
 
@@ -48,16 +66,12 @@ class ClipImageEncoder:
     """
 
     def __init__(self, model: Any) -> None:
-        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
         self.model = model.eval()
         vision = model.config
         self.hidden_size: int = vision.hidden_size
         self.num_tokens: int = (vision.image_size // vision.patch_size) ** 2 + 1
         self.image_size: int = vision.image_size
-        self._processor = CLIPImageProcessorPil(
-            size={"shortest_edge": self.image_size}, crop_size={"height": self.image_size, "width": self.image_size}
-        )
+        self.pixels = ClipPixels(self.image_size)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, dtype: torch.dtype = torch.float32, offline: bool = False) -> Self:
@@ -76,11 +90,6 @@ class ClipImageEncoder:
                 f"no CLIP image encoder in {source} ({first_line(error)}); give the folder or hub id of one (the "
                 "released checkpoints use laion/CLIP-ViT-H-14-laion2B-s32B-b79K)"
             ) from error
-
-    def pixels(self, images: Sequence[Image.Image]) -> Float[Tensor, "b 3 s s"]:
-        """See `ImageEncoder.pixels`: shortest side resized (bicubic), centre crop, normalised."""
-        values: Tensor = self._processor([image.convert("RGB") for image in images], return_tensors="pt").pixel_values
-        return values
 
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b t d"]:

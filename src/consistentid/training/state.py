@@ -82,6 +82,7 @@ def load_state(checkpoint: Path | None, *, accelerator: Accelerator, average: EM
     hook.remove()
     if average is not None:
         average.load_state_dict(torch.load(checkpoint / _AVERAGE, map_location="cpu", weights_only=True))
+        average.to(accelerator.device)
     return int(checkpoint.name.removeprefix("step-"))
 
 

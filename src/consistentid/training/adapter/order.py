@@ -1,7 +1,6 @@
 """In which order photos are trained on: every one once an epoch, those of a batch of equal proportions."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -20,14 +19,14 @@ class Order:
         seed: of the order.
     """
 
-    buckets: Sequence[int]
+    buckets: Int[np.ndarray, " m"]
     count: int
     seed: int
+    _epochs: dict[int, "_Epoch"] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def _members(self) -> dict[int, Int[np.ndarray, " m"]]:
-        buckets = np.asarray(self.buckets)
-        return {int(bucket): np.flatnonzero(buckets == bucket) for bucket in np.unique(buckets)}
+        return {int(bucket): np.flatnonzero(self.buckets == bucket) for bucket in np.unique(self.buckets)}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -37,15 +36,24 @@ class Order:
     def batch(self, step: int) -> tuple[int, Int[np.ndarray, " b"]]:
         """The bucket and the photos of a step."""
         epoch, index = divmod(step, self.steps_per_epoch)
-        bucket, start = self._starts(epoch)[index]
-        shuffled = self._rng(epoch, bucket).permutation(self._members[bucket])
-        return bucket, np.take(shuffled, range(start, start + self.count), mode="wrap")
+        if epoch not in self._epochs:
+            self._epochs.clear()
+            self._epochs[epoch] = self._shuffled(epoch)
+        bucket, start = (int(value) for value in self._epochs[epoch].starts[index])
+        members = self._epochs[epoch].members[bucket]
+        return bucket, np.take(members, range(start, start + self.count), mode="wrap")
 
-    def _starts(self, epoch: int) -> list[tuple[int, int]]:
-        starts = [
-            (bucket, start) for bucket, members in self._members.items() for start in range(0, len(members), self.count)
-        ]
-        return [starts[index] for index in self._rng(epoch).permutation(len(starts))]
+    def _shuffled(self, epoch: int) -> "_Epoch":
+        starts = [(b, start) for b, members in self._members.items() for start in range(0, len(members), self.count)]
+        return _Epoch(
+            np.random.default_rng((self.seed, epoch)).permutation(np.array(starts)),
+            {b: np.random.default_rng((self.seed, epoch, b)).permutation(own) for b, own in self._members.items()},
+        )
 
-    def _rng(self, *what: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, *what))
+
+@dataclass(frozen=True)
+class _Epoch:
+    """Bucket and place of each batch, and the photos of each bucket in their order."""
+
+    starts: Int[np.ndarray, "batches 2"]
+    members: dict[int, Int[np.ndarray, " m"]]

@@ -1,5 +1,6 @@
 """Records -> targets to be drawn and references to be shown, in variants."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,7 +17,6 @@ from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.crops import mirror_landmarks
 from consistentid.faces.regions import BACKGROUND, REGION_NAMES, mirror_labels, region_masks
 from consistentid.identity.config import Quirks
-from consistentid.identity.image_encoder import ImageEncoder
 from consistentid.identity.reference import reference_images
 from consistentid.training.adapter.config import PhotoConfig
 from consistentid.training.adapter.framing import Framed, Size, frame_face, frame_photo
@@ -76,7 +76,7 @@ class OpenedPhotos:
     Attributes:
         sizes: of targets, for each bucket.
         buckets: of each record.
-        encoder: the image encoder, for its pixel values.
+        pixels: the image encoder's preprocessing.
         scale: pixels of a target for one of its latents, along a side.
         variants: of each photo; as good as without end.
     """
@@ -85,7 +85,7 @@ class OpenedPhotos:
     config: PhotoConfig
     sizes: tuple[Size, ...]
     buckets: tuple[int, ...]
-    encoder: ImageEncoder
+    pixels: Callable[[Sequence[Image.Image]], Float[Tensor, "b 3 s s"]]
     quirks: Quirks
     scale: int
     variants: int = 2**20
@@ -115,7 +115,7 @@ class OpenedPhotos:
             analysis = replace(analysis, photo=jitter_colour(analysis.photo, np.random.default_rng((index, variant))))
         images = reference_images(analysis, self.quirks)
         shown = [images.whole, *(images.regions[name] for name in REGION_NAMES if name in images.regions)]
-        pixels = self.encoder.pixels(shown)
+        pixels = self.pixels(shown)
         present = torch.tensor([name in images.regions for name in REGION_NAMES])
         content = torch.zeros(1 + len(REGION_NAMES), *pixels.shape[1:])
         content[torch.cat([torch.tensor([True]), present])] = pixels

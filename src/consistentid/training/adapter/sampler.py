@@ -1,7 +1,7 @@
 """Random batches of a dataset: which photo is drawn, which photo of the person is shown, which words are said."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -96,10 +96,14 @@ class Sampler:
     other_photo: float
     without_caption: float
     order_seed: int
+    _orders: dict[int, Order] = field(default_factory=dict, repr=False, compare=False)
 
     def draw(self, share: Share) -> Draft:
         """One part of the batch of a step."""
-        _, members = self._order(self.size * share.count).batch(share.step)
+        count = self.size * share.count
+        if count not in self._orders:
+            self._orders[count] = Order(np.asarray(self.buckets)[self.rows], count, self.order_seed)
+        _, members = self._orders[count].batch(share.step)
         whole = range(len(members))[share.rows(self.size)]
         rngs = [np.random.default_rng((share.seed, share.step, position)) for position in whole]
         return self.drafted([int(self.rows[members[position]]) for position in whole], rngs)
@@ -125,9 +129,6 @@ class Sampler:
             place=torch.stack([one.place for one in targets]),
             ids_2=streams[1] if len(streams) > 1 else None,
         )
-
-    def _order(self, count: int) -> Order:
-        return Order([self.buckets[row] for row in self.rows], count, self.order_seed)
 
     @cached_property
     def _photos_of(self) -> dict[str, list[int]]:

@@ -135,7 +135,7 @@ class AdapterTrainer:
             config=config,
             sizes=tuple(sizes),
             buckets=tuple(assign_buckets(widths, heights, sizes, least=self.config.batch_size)),
-            encoder=self.image_encoder,
+            pixels=self.image_encoder.pixels,
             quirks=self.config.layout.quirks,
             scale=self.base.latent_scale,
         )
