@@ -29,19 +29,14 @@ def curve(dataset: Path, folder: Path, *, weight: float, steps: int) -> list[tup
     values["loop"] |= {"steps": steps, "validate_every": steps // 8, "checkpoint_every": steps, "warmup_steps": 10}
     values["loop"] |= {"ema_decay": 0, "schedule": "constant"}
     values["step"] |= {"localisation_weight": weight}
-    trainer = AdapterTrainer(AdapterTrainingConfig.model_validate(values))
-    before = trainer.held_out
-    assert before is not None
-    with before.models.recorder:
-        first = (0, float(before.measure()[_TAG]))
-    trainer.run()
+    AdapterTrainer(AdapterTrainingConfig.model_validate(values)).run()
     events = EventAccumulator(str(folder / f"weight-{weight}" / "log"))
     events.Reload()
-    return [first, *((event.step, event.value) for event in events.Scalars(_TAG))]
+    return [(event.step, event.value) for event in events.Scalars(_TAG)]
 
 
 def draw(curves: dict[float, list[tuple[int, float]]], path: Path) -> None:
-    """Both curves."""
+    """The curves."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
@@ -56,7 +51,7 @@ def draw(curves: dict[float, list[tuple[int, float]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Train twice, print and draw."""
+    """Train with each weight, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--steps", type=int, default=240)

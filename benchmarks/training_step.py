@@ -7,7 +7,6 @@ one kind of step lies above the loaded models. SD 1.5 has its real layout, rando
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -65,7 +64,6 @@ def stepper(name: str, base: BaseModel) -> Callable[[float], float]:
     trained = [p for group in adapter.parameters_by_group().values() for p in group.values()]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
     bfloat16 = is_fast_in_bfloat16(torch.device("cpu"))
-    recorder.__enter__()
 
     def step(weight: float) -> float:
         settings = StepConfig(**_KEEP, localisation_weight=weight)
@@ -100,10 +98,10 @@ def random_batch(count: int, base: BaseModel, config: AdapterConfig) -> Batch:
     )
 
 
-def resident() -> float:
-    """Memory of this process now, in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
+def memory(what: str) -> float:
+    """Memory of this process in MB: VmRSS now, VmHWM at most."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return float(lines[what].split()[0]) / 1e3
 
 
 def memory_of(name: str, weight: float) -> float:
@@ -115,10 +113,11 @@ def memory_of(name: str, weight: float) -> float:
 def measure_memory(name: str, weight: float) -> None:
     """Print how far the peak of some steps lies above the loaded models."""
     step = stepper(name, base_model(name))
-    before = resident()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+    before = memory("VmRSS")
     for _ in range(4 if name == "embedded" else 1):
         step(weight)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - before)
+    print(memory("VmHWM") - before)
 
 
 def frozen_networks(base: BaseModel) -> float:

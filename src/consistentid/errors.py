@@ -45,6 +45,10 @@ class NumbersOverflowed(ConsistentIDError):
     """A picture would be black, because numbers of too few bits overflowed."""
 
 
+class TrainingStopped(ConsistentIDError):
+    """Training stopped when it was told to, before its end; the same command goes on."""
+
+
 class NotReproducible(ConsistentIDError):
     """A portrait cannot be made again here: its photo, its weights or its record differ."""
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from consistentid.dataset.record import FGIDRecord
 from consistentid.errors import InvalidData, InvalidSettings, WeightsNotFound
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.generator import PortraitGenerator
@@ -114,24 +115,54 @@ def test_only_the_named_parts_are_trained(settings: Settings) -> None:
 def test_eq_1_reaches_queries_and_keys_of_the_named_blocks(settings: Settings) -> None:
     settings |= {"localised_blocks": ["mid_block"], "step": settings["step"] | {"drop_regions": 0, "drop_region": 0}}
     trainer = _trainer(settings)
-    with trainer.models.recorder as recorder:
-        batch = trainer.encoders.completed(trainer.sampler.draw(Share(0, 0)))
-        config = trainer.config.step
-        draws = draw_step(tuple(batch.latents.shape), trainer.base.scheduler, Share(0, 0).generator(), config=config)
-        losses = training_step(trainer.models, batch, draws, config=config)
-        losses.localisation.backward()
-        assert {name.split(".")[0] for name in recorder.layers} == {"mid_block"}
+    recorder = trainer.models.recorder
+    batch = trainer.encoders.completed(trainer.sampler.draw(Share(0, 0)))
+    config = trainer.config.step
+    draws = draw_step(tuple(batch.latents.shape), trainer.base.scheduler, Share(0, 0).generator(), config=config)
+    losses = training_step(trainer.models, batch, draws, config=config)
+    losses.localisation.backward()
+    assert {name.split(".")[0] for name in recorder.layers} == {"mid_block"}
     layer = trainer.base.unet.get_submodule(recorder.layers[0])
     for projection in (layer.to_q, layer.to_k):
         assert projection.lora_B["consistentid"].weight.grad.abs().sum() > 0
     assert layer.to_v.lora_B["consistentid"].weight.grad is None
 
 
+def test_half_precision_and_gradient_checkpointing(settings: Settings) -> None:
+    settings |= {"memory": {"gradient_checkpointing": True}, "loop": settings["loop"] | {"mixed_precision": "bf16"}}
+    settings |= {"train": ["facial_encoder", "projector", "kv"]}
+    trainer = _trainer(settings)
+    before = {key: value.clone() for key, value in trainer.models.adapter.state().items() if "lora" in key}
+    trainer.run()
+    assert trainer.base.unet.conv_in.weight.dtype == torch.bfloat16
+    after = _adapter(settings)
+    assert all(torch.equal(after[key], value) for key, value in before.items())  # not trained, not rounded
+    assert all(torch.isfinite(value).all() for value in after.values())
+
+
+def test_another_configuration_does_not_go_on(settings: Settings) -> None:
+    _trainer(settings).run()
+    _trainer(settings | {"loop": settings["loop"] | {"steps": 4}}).run()
+    with pytest.raises(InvalidSettings, match=r"loop\.learning_rate: 0\.001, not 0\.002"):
+        _trainer(settings | {"loop": settings["loop"] | {"learning_rate": 2e-3}}).run()
+
+
+def test_a_damaged_photo_is_named_from_a_worker(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FGIDRecord, "open_label_map", _broken)
+    with pytest.raises(InvalidData, match=r"record 0{15}\w \(\d+\.png\) cannot be decoded"):
+        _trainer(settings | {"workers": 1}).run()
+
+
+def _broken(_: FGIDRecord) -> None:
+    raise OSError("truncated")
+
+
 def test_attention_inside_a_region_equals_brute_force(settings: Settings) -> None:
     trainer = _trainer(settings)
     batch = trainer.encoders.completed(trainer.sampler.draw(Share(0, 0)))
     kept = _all_kept(len(batch)).of(batch)
-    with trainer.models.recorder as recorder, torch.no_grad():
+    recorder = trainer.models.recorder
+    with torch.no_grad():
         with recorder.recording():
             predict(trainer.models, batch, kept, batch.latents, torch.full((len(batch),), 10))
         found = attention_inside(recorder, batch, kept.regions)

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App, CycloptsError
 
-from consistentid.errors import ConsistentIDError
+from consistentid.errors import ConsistentIDError, TrainingStopped
 
 
 def _version() -> str:
@@ -38,7 +38,10 @@ for _verb, _help in _VERBS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 refused or failed, 2 not understood, 130 interrupted."""
+    """Run the command line and exit.
+
+    0: done, 1: refused or failed, 2: not understood, 3: stopped as it was told, 130: interrupted.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it advises on torchvision, which is not used here
     logging.basicConfig(format="consistentid: %(message)s", level=logging.WARNING)
     sys.exit(_run(arguments))
@@ -50,6 +53,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except CycloptsError as error:
         _complain(f"{_sentence(error)} See `consistentid --help`.")
         return 2
+    except TrainingStopped as error:
+        _complain(str(error))
+        return 3
     except ConsistentIDError as error:
         _complain(str(error))
         return 1

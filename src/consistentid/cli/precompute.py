@@ -42,6 +42,7 @@ def precompute(
     if settings.kind != "adapter":
         raise InvalidSettings("only configurations of kind adapter compute latents and features before")
     store = AdapterTrainer(settings).store
+    store.clean()
     if ray:
         options = RayOptions(address=address, workers=workers, gpus=gpus)
         done = run_on_ray(partial(_worker, settings), store.missing, options)

@@ -1,5 +1,6 @@
 """`consistentid train`."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def train(
         dataset: dataset for an adapter, instead of the one in the configuration.
         out: folder of the results, instead of the one in the configuration.
         validate: photos of people to make portraits of while training; by default of the first held-out people.
-        max_minutes: write a checkpoint and stop after this time; the same command goes on.
+        max_minutes: write a checkpoint and stop after this time, with exit code 3; the same command goes on.
     """
     if find_spec("yaml") is None:
         raise InvalidSettings("training needs pyyaml, which is not installed: pip install 'consistentid[train]'")
@@ -44,7 +45,9 @@ def train(
         if value is not None and name not in type(settings).model_fields:
             raise InvalidSettings(f"--{name} is not for a configuration of kind {settings.kind}")
     settings = settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
-    print(run(settings, portraits=_portraits(settings, validate), max_minutes=max_minutes))
+    folder = run(settings, portraits=_portraits(settings, validate), max_minutes=max_minutes)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that a launcher started, one speaks
+        print(folder)
     return 0
 
 
@@ -55,6 +58,7 @@ def _portraits(settings: "TrainingConfig", people: list[Path] | None) -> "Portra
     from consistentid.cli.validation import first_people, portraits_of
     from consistentid.generation.generator import PortraitGenerator
     from consistentid.training.loop import Validation
+    from consistentid.training.process import this_process
 
     @cache
     def shown() -> "list[PhotoSource | FaceAnalysis]":
@@ -66,10 +70,15 @@ def _portraits(settings: "TrainingConfig", people: list[Path] | None) -> "Portra
         if settings.kind == "adapter":
             encoder = settings.image_encoder
             generator = PortraitGenerator.from_pretrained(
-                settings.base, adapter=folder, offline=settings.offline, image_encoder=encoder, cache=False
+                settings.base,
+                adapter=folder,
+                device=this_process().device,
+                offline=settings.offline,
+                image_encoder=encoder,
+                cache=False,
             )
         else:
-            generator = PortraitGenerator.from_pretrained(folder, offline=True)
+            generator = PortraitGenerator.from_pretrained(folder, device=this_process().device, offline=True)
         return portraits_of(generator, shown())
 
     return portraits

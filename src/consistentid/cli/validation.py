@@ -25,16 +25,18 @@ _PROMPT = "a portrait photo of a person"
 def portraits_of(generator: "PortraitGenerator", people: "Sequence[PhotoSource | FaceAnalysis]") -> "Validation":
     """A sheet of portraits of each person, one below the other, and how like them the portraits are.
 
-    The metrics are the share of portraits with a face, and the cosine between the embeddings of photo and portrait.
+    The metrics are the share of portraits with a face, and the cosine between the embeddings of photo and portrait,
+    by dlib whatever the adapter was trained with.
     """
     import numpy as np
 
+    from consistentid.faces.detection import DlibDetector
     from consistentid.generation.request import GenerationRequest
     from consistentid.generation.settings import GenerationSettings
     from consistentid.generation.sheet import sheet
     from consistentid.training.loop import Validation
 
-    sheets = []
+    judge, sheets = DlibDetector(), []
     likeness: list[float] = []
     found: list[float] = []
     for photo in people:
@@ -43,12 +45,12 @@ def portraits_of(generator: "PortraitGenerator", people: "Sequence[PhotoSource |
         except ConsistentIDError as error:
             logger.warning("no validation portraits: %s", error)
             continue
-        made = generator.render([prepared])[0]
+        made, shown = generator.render([prepared])[0], judge.detect(prepared.analysis.photo)
         sheets.append(sheet(prepared.analysis, made))
         for portrait in made:
-            faces = generator.analyzer.detector.detect(np.asarray(portrait.image)) if generator.analyzer else []
+            faces = judge.detect(np.asarray(portrait.image))
             found.append(float(bool(faces)))
-            likeness += [_cosine(prepared.analysis.identity_embedding, face.identity_embedding) for face in faces[:1]]
+            likeness += [_cosine(a.identity_embedding, b.identity_embedding) for a in shown[:1] for b in faces[:1]]
     metrics = {"portraits/face_found": found, "portraits/identity": likeness}
     return Validation({name: fmean(values) for name, values in metrics.items() if values}, _stacked(sheets))
 

@@ -3,19 +3,18 @@
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.hooks import RemovableHandle
 
 
 @dataclass
 class AttentionRecorder:
-    """Context manager: a forward pass inside `recording` keeps what the attention layers compute anyway.
+    """A forward pass inside `recording` keeps what the attention layers compute anyway.
 
     The attention itself stays fused and unchanged. Kept are the outputs of the layers' own projections (LoRA
     included), so gradients reach q, k and their LoRAs, also with gradient checkpointing or sharded weights; the maps
@@ -27,32 +26,22 @@ class AttentionRecorder:
 
     unet: UNet2DConditionModel
     layers: tuple[str, ...]
-    _recording: bool = False
-    _kept: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    _handles: list[RemovableHandle] = field(default_factory=list)
-
-    def __enter__(self) -> Self:
-        for name in self.layers:
-            for projection in ("to_q", "to_k"):
-                module = self.unet.get_submodule(f"{name}.{projection}")
-                self._handles.append(module.register_forward_hook(self._hook(name, projection)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._kept.clear()
+    _kept: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Keep queries and keys of the last forward pass of this block."""
         self._kept.clear()
-        self._recording = True
+        handles = [
+            self.unet.get_submodule(f"{name}.{projection}").register_forward_hook(self._hook(name, projection))
+            for name in self.layers
+            for projection in ("to_q", "to_k")
+        ]
         try:
             yield
         finally:
-            self._recording = False
+            for handle in handles:
+                handle.remove()
 
     def maps(self, positions: Int[Tensor, "b n"]) -> Iterator[Float[Tensor, "b h q n"]]:
         """Attention probabilities of the tokens at `positions`, layer by layer, of what was recorded."""
@@ -63,8 +52,7 @@ class AttentionRecorder:
 
     def _hook(self, name: str, projection: str) -> Callable[..., None]:
         def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-            if self._recording:
-                self._kept.setdefault(name, {})[projection] = output
+            self._kept.setdefault(name, {})[projection] = output
 
         return keep
 
@@ -104,7 +92,9 @@ def token_columns(
     Only these columns are kept for the backward pass, which computes the others once more.
     """
     if query.requires_grad and torch.is_grad_enabled():
-        columns: Tensor = checkpoint(_columns, query, key, positions, heads, scale, use_reentrant=False)
+        columns: Tensor = checkpoint(
+            _columns, query, key, positions, heads, scale, use_reentrant=False, preserve_rng_state=False
+        )
         return columns
     return _columns(query, key, positions, heads, scale)
 

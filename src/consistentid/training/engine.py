@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from accelerate.state import AcceleratorState
-from accelerate.utils import FullyShardedDataParallelPlugin, parse_flag_from_env
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import FullyShardedDataParallelPlugin, GradientAccumulationPlugin, LoggerType, parse_flag_from_env
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from consistentid.errors import InvalidSettings
 from consistentid.training.loop_config import LoopConfig, learning_rate_factor
 from consistentid.training.process import this_process
 from consistentid.training.share import Share
-from consistentid.training.state import latest_checkpoint, load_state, save_state
+from consistentid.training.state import load_state, save_state
 
 if TYPE_CHECKING:
     from consistentid.training.loop import Task
@@ -69,7 +70,7 @@ class Engine:
 
     def resume(self) -> int:
         """Load the newest checkpoint, if there is one, and return the number of steps done."""
-        return load_state(latest_checkpoint(self.folder), accelerator=self._accelerator, average=self._average)
+        return load_state(self.folder, accelerator=self._accelerator, average=self._average)
 
     def save(self, done: int) -> None:
         """Write a checkpoint."""
@@ -78,8 +79,9 @@ class Engine:
 
     def compute(self, function: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """What a function finds that runs the networks, whose weights may be shared out over the processes."""
-        found: dict[str, Tensor] = self._networks(function)
-        return found
+        with self._accelerator.autocast():  # accelerate itself does so for some engines only
+            found: dict[str, Tensor] = self._networks(function)
+        return {name: value.float() for name, value in found.items()}
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One update from all parts of a batch; the mean losses of this process's parts."""
@@ -121,7 +123,7 @@ class Engine:
 
     def agree(self, wish: bool) -> bool:
         """What the main process wishes, for all."""
-        if self._accelerator.num_processes == 1:
+        if self._accelerator.num_processes == 1 or self.config.max_minutes is None:
             return wish
         asked = torch.tensor(float(wish and self.is_main), device=self.device)
         return bool(self._accelerator.reduce(asked, reduction="sum"))
@@ -169,18 +171,36 @@ def _accelerator(config: LoopConfig, folder: Path) -> Accelerator:
         precision = "bf16" if is_fast_in_bfloat16(this_process().device) else "no"
     accelerator = Accelerator(
         mixed_precision=precision,
-        gradient_accumulation_steps=config.accumulate,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulate),
         step_scheduler_with_optimizer=False,
-        log_with=list(config.trackers) or None,
+        log_with=_trackers(config),
         project_dir=str(folder),
         # Which parts take part in a step depends on the conditions that are dropped.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     _share_on_cpu(accelerator)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
+        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": config.accumulate,
+            "gradient_clipping": config.gradient_clip,
+        }
     accelerator.init_trackers("log")
     return accelerator
+
+
+def _trackers(config: LoopConfig) -> list[str] | None:
+    """The trackers of the configuration.
+
+    Raises:
+        InvalidSettings: accelerate does not know one, or its library is not installed.
+    """
+    for name in config.trackers:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise InvalidSettings(f"unknown tracker {name!r}; choose from {', '.join(LOGGER_TYPE_TO_CLASS)}")
+        if LoggerType(name) not in get_available_trackers():
+            raise InvalidSettings(f"the tracker {name} needs a library: pip install {name}")
+    return list(config.trackers) or None
 
 
 def _share_on_cpu(accelerator: Accelerator) -> None:
@@ -188,7 +208,9 @@ def _share_on_cpu(accelerator: Accelerator) -> None:
     process = this_process()
     if process.device.type == "cpu" and process.num_processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP"):
         process.distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        accelerator.state.fsdp_plugin = plugin = FullyShardedDataParallelPlugin()
+        if accelerator.mixed_precision != "no":
+            plugin.set_mixed_precision(accelerator.mixed_precision)
 
 
 def _optimizer(parameters: list[nn.Parameter], config: LoopConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -58,14 +58,16 @@ def fit(task: Task, config: LoopConfig, *, folder: Path, validate: Validate | No
         task: what to train.
         config: how.
         folder: gets the checkpoints and the logs; all processes see the same.
-        validate: called by every process every `validate_every` steps, while the modules hold their EMA weights; what
-            it returns goes into the log. Networks are to be run inside the second argument, where shared weights are
-            put together.
+        validate: called by every process at the start and every `validate_every` steps, while the modules hold their
+            EMA weights; what it returns goes into the log. Networks are to be run inside the second argument, where
+            shared weights are put together.
     """
     engine = Engine(task, config, folder)
     start, began, finished = engine.resume(), time.monotonic(), False
     bar = tqdm(total=config.steps, initial=start, desc=folder.name, mininterval=5, disable=not engine.is_main)
     with _attention_kernel(engine.device), bar:
+        if validate and config.validate_every and start == 0:
+            _show(engine, validate, 0)
         for step in range(start, config.steps):
             losses = engine.step(step)
             done = step + 1

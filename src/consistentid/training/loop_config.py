@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,19 +18,19 @@ class LoopConfig(BaseModel):
     warmup_steps: int = Field(default=100, ge=0)
     final_learning_rate: float = Field(default=0.02, ge=0, le=1, description="as a fraction of learning_rate")
     optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="adamw8bit needs bitsandbytes")
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    gradient_clip: float = 1.0
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
+    gradient_clip: float = Field(default=1.0, gt=0)
     accumulate: int = Field(default=1, gt=0, description="batches whose gradients are averaged before an update")
     ema_decay: float = Field(default=0.998, ge=0, lt=1, description="0: no average of the weights")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=250, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0, description="the newest ones")
     validate_every: int = Field(default=0, ge=0, description="0 switches validation off")
     log_every: int = Field(default=20, gt=0)
     trackers: tuple[str, ...] = Field(default=("tensorboard",), description="tensorboard, wandb, ...: accelerate's")
-    max_minutes: float | None = Field(default=None, description="stop after a checkpoint when this time is over")
+    max_minutes: float | None = Field(default=None, ge=0, description="stop after a checkpoint when this time is over")
 
 
 def until(config: LoopConfig, deadline: float | None) -> LoopConfig:

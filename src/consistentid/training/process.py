@@ -1,11 +1,15 @@
 """The process that runs this, among those that a launcher started."""
 
+from datetime import timedelta
+
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+
+_PATIENCE = timedelta(hours=12)  # one process makes portraits, or computes latents, while the others wait
 
 
 def this_process() -> PartialState:
     """Its device, its number and the number of processes; the first call connects them."""
     without_accelerator = not torch.accelerator.is_available()
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or without_accelerator)
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or without_accelerator, timeout=_PATIENCE)

@@ -26,15 +26,15 @@ def load_config(path: Path) -> TrainingConfig:
     """
     try:
         values = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise InvalidData(f"{path} does not exist; configs/ has examples") from None
+    except OSError as error:
+        raise InvalidData(f"{path} cannot be read ({error.strerror}); configs/ has examples") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidData(f"{path} is no YAML: {error}") from error
     try:
         return _ANY.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "whole file"
+        where = ".".join(str(part) for part in first["loc"][1:]) or "whole file"  # the first names the kind
         raise InvalidData(f"{path}: {where}: {first['msg']}") from error
 
 
@@ -47,7 +47,7 @@ def run(config: TrainingConfig, *, portraits: Portraits | None = None, max_minut
         max_minutes: of the whole run.
 
     Raises:
-        InvalidSettings: it was stopped before its end; the same call goes on.
+        TrainingStopped: it was stopped before its end; the same call goes on.
     """
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     if isinstance(config, EmbeddedConfig):

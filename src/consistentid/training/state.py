@@ -72,8 +72,12 @@ def save_state(folder: Path, step: int, *, accelerator: Accelerator, average: EM
     accelerator.wait_for_everyone()
 
 
-def load_state(checkpoint: Path | None, *, accelerator: Accelerator, average: EMAModel | None) -> int:
-    """Restore a checkpoint in place and return its step; 0 when there is none."""
+def load_state(folder: Path, *, accelerator: Accelerator, average: EMAModel | None) -> int:
+    """Restore the newest checkpoint of a run in place and return its step; 0 when there is none."""
+    if accelerator.is_main_process and folder.is_dir():
+        for left in folder.glob(".step-*"):  # by a run that was killed while it wrote
+            shutil.rmtree(left)
+    checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         return 0
     hook = accelerator.register_load_state_pre_hook(_load_trained)

@@ -79,7 +79,7 @@ class TrainingModels:
         scheduler: adds noise; tells what is to be predicted.
         zero_features: hidden states of the zero image, for dropped identities.
         empty_ids: the empty prompt, for each text encoder.
-        recorder: entered by the caller when eq. 1 is wanted.
+        recorder: of the layers that eq. 1 looks at; None: it is not wanted.
         prior: to be followed, where `StepConfig.prior_weight` says so.
     """
 
@@ -129,11 +129,25 @@ def predict(
     """The U-Net's prediction when it is told the conditions that are kept."""
     text, added = _encoded_text(models, batch, kept)
     if kept.fused:
-        text = models.adapter.facial_encoder(text, batch.region_features, batch.positions, kept.regions)
+        text = _fused(models, text, batch, kept.regions)
     features = torch.where(kept.identity[:, None, None], batch.whole_features, models.zero_features)
     return run_unet(
         models, noisy, timesteps, text, batch.identity_embedding * kept.identity[:, None], features, **added
     )
+
+
+def _fused(
+    models: TrainingModels, text: Float[Tensor, "b l d"], batch: Batch, regions: Bool[Tensor, "b n"]
+) -> Float[Tensor, "b l d"]:
+    """The text with region tokens; without regions it stays, but every process uses the same weights in a step."""
+    encoder, given = models.adapter.facial_encoder, (batch.region_features, batch.positions)
+    if regions.any():
+        fused: Tensor = encoder(text, *given, regions)
+        return fused
+    first = torch.zeros_like(regions)
+    first[0, 0] = True
+    unchanged: Tensor = text + 0 * encoder(text, *given, first)
+    return unchanged
 
 
 def run_unet(
@@ -197,13 +211,23 @@ def noised(
 
 
 def localisation_of(recorder: AttentionRecorder, batch: Batch, valid: Bool[Tensor, "b n"]) -> Tensor:
-    """Eq. 1 of the recorded forward pass, mean over layers and over the samples that are no strangers."""
+    """Eq. 1 of the recorded forward pass, mean over layers and over the samples that are no strangers.
+
+    Regions that the target does not show are left out.
+    """
+    valid = valid & shown_regions(batch)
     layers = [
         localisation_loss(maps, map_masks(batch.region_masks, maps.shape[2]), valid)
         for maps in recorder.maps(batch.positions)
     ]
     own: Tensor = ~batch.stranger
     return (torch.stack(layers).mean(0) * own).sum() / own.sum().clamp(min=1)
+
+
+def shown_regions(batch: Batch) -> Bool[Tensor, "b n"]:
+    """Which regions the target shows; the reference may be another photo, or the crop may lack some."""
+    shown: Tensor = batch.region_masks.amax((2, 3)) > 0
+    return shown
 
 
 def map_masks(masks: Float[Tensor, "b n h w"], pixels: int) -> Float[Tensor, "b n q"]:

@@ -101,7 +101,8 @@ def starting_adapter(
     fresh = IdentityAdapter.new(config, unet, seed=seed)
     if start_from is None:
         return fresh
-    state = _faceid_plus(start_from) or load_adapter(start_from).state()
+    source = EMBEDDED / "adapter" if start_from == Path("embedded") else start_from
+    state = _faceid_plus(source) or load_adapter(source).state()
     whole = {key: value.float() for key, value in (fresh.state() | state).items()}
     return IdentityAdapter.from_state(config, whole, source=str(start_from))
 

@@ -70,7 +70,8 @@ class AdapterTrainingConfig(BaseModel):
     base: str = Field(description="embedded, a folder, or the hub id of a Stable Diffusion 1.5 or SDXL pipeline")
     adapter: dict[str, Any] = Field(description="base: sd15, sdxl or embedded; and what differs from its layout")
     start_from: Path | None = Field(
-        default=None, description="IP-Adapter-FaceID-Plus weights, a released checkpoint, or the folder of an adapter"
+        default=None,
+        description="IP-Adapter-FaceID-Plus weights, a released checkpoint, or the folder of an adapter (embedded)",
     )
     image_encoder: str | None = Field(default=None, description="folder or hub id, instead of the layout's")
     offline: bool = Field(default=False, description="never download")
@@ -90,7 +91,7 @@ class AdapterTrainingConfig(BaseModel):
     @property
     def layout(self) -> AdapterConfig:
         """The adapter's configuration, in aligned mode."""
-        changes = dict(self.adapter)
+        changes: dict[str, Any] = dict(self.adapter)
         base = changes.pop("base", None)
         quirks = {"text_layer": -2 if base == "sdxl" else -1, **changes.pop("quirks", {})}
         if self.image_encoder is not None:
@@ -101,6 +102,15 @@ class AdapterTrainingConfig(BaseModel):
     def _can_be_trained(self) -> Self:
         if self.adapter.get("base") not in ("sd15", "sdxl", "embedded"):
             raise ValueError("adapter.base must be sd15, sdxl or embedded")
+        if "mode" in self.adapter:
+            raise ValueError("adapter.mode: adapters are trained in aligned mode; leave it out")
+        if not isinstance(self.adapter.get("quirks", {}), dict):
+            raise ValueError("adapter.quirks must name quirks and their values")
+        if self.memory.frozen_precision in ("bf16", "fp16") and self.loop.mixed_precision not in (
+            "auto",
+            self.memory.frozen_precision,
+        ):
+            raise ValueError("memory.frozen_precision below fp32 needs the same loop.mixed_precision")
         if self.layout.quirks.region_pairing != "name":
             raise ValueError("adapters are trained with region_pairing: name; the release's pairing mixes regions up")
         if not self.train:

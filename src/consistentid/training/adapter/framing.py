@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from consistentid.faces.crops import Square, crop_square
+from consistentid.faces.regions import mirror_labels
 
 Size = tuple[int, int]
 _STEP = 64  # px; sides of buckets are multiples
@@ -27,6 +28,14 @@ class Framed:
     photo: UInt8[np.ndarray, "h w 3"]
     label_map: UInt8[np.ndarray, "h w"]
     place: tuple[int, int, int, int, int, int]
+
+    def mirrored(self) -> "Framed":
+        """Left and right exchanged, also in the labels of pairs and in the place of the crop."""
+        height, width, top, left, target_height, target_width = self.place
+        resized = round(width * max(target_width / width, target_height / height))
+        left = max(0, resized - target_width - left)
+        place = (height, width, top, left, target_height, target_width)
+        return Framed(self.photo[:, ::-1], mirror_labels(self.label_map), place)
 
 
 def buckets(resolution: int) -> list[Size]:

@@ -1,6 +1,7 @@
 """Records -> targets to be drawn and references to be shown, in variants."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from consistentid.dataset.record import FGIDRecord
 from consistentid.dataset.shards import FGIDDataset
+from consistentid.errors import InvalidData, first_line
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.crops import mirror_landmarks
 from consistentid.faces.regions import BACKGROUND, REGION_NAMES, mirror_labels, region_masks
@@ -23,6 +25,7 @@ from consistentid.training.adapter.framing import Framed, Size, frame_face, fram
 from consistentid.training.augment import jitter_colour
 
 _SEED = 0  # of the variants, which are the same in every run
+AS_THEY_ARE = (0, 1)  # variants whose colours do not change: the photo and its mirror image
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class OpenedPhotos:
     dataset: FGIDDataset
     config: PhotoConfig
     sizes: tuple[Size, ...]
-    buckets: tuple[int, ...]
+    buckets: Int[np.ndarray, " m"]
     pixels: Callable[[Sequence[Image.Image]], Float[Tensor, "b 3 s s"]]
     quirks: Quirks
     scale: int
@@ -93,9 +96,10 @@ class OpenedPhotos:
     def target(self, index: int, variant: int) -> Target:
         """What is to be drawn."""
         record, rng = self.dataset[index], np.random.default_rng((_SEED, index, variant))
-        framed = self._framed(record, self.sizes[self.buckets[index]], rng)
+        with _named(record):
+            framed = self._framed(record, self.sizes[self.buckets[index]], rng)
         if self._is_mirrored(variant):
-            framed = replace(framed, photo=framed.photo[:, ::-1], label_map=mirror_labels(framed.label_map))
+            framed = framed.mirrored()
         masks = region_masks(framed.label_map)
         nothing = np.zeros(framed.label_map.shape, bool)
         return Target(
@@ -108,10 +112,11 @@ class OpenedPhotos:
     def reference(self, index: int, variant: int) -> Reference:
         """What is shown of the person."""
         record = self.dataset[index]
-        analysis = analysis_of(record)
+        with _named(record):
+            analysis = analysis_of(record)
         if self._is_mirrored(variant):
             analysis = _mirrored(analysis)
-        if self.config.jitter and variant >= 2:  # the first two are the photo as it is
+        if self.config.jitter and variant not in AS_THEY_ARE:
             analysis = replace(analysis, photo=jitter_colour(analysis.photo, np.random.default_rng((index, variant))))
         images = reference_images(analysis, self.quirks)
         shown = [images.whole, *(images.regions[name] for name in REGION_NAMES if name in images.regions)]
@@ -133,6 +138,18 @@ class OpenedPhotos:
     def _at_latents(self, mask: Bool[np.ndarray, "h w"]) -> Float[Tensor, "h2 w2"]:
         size = (mask.shape[1] // self.scale, mask.shape[0] // self.scale)
         return torch.from_numpy(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA))
+
+
+@contextmanager
+def _named(record: FGIDRecord) -> Iterator[None]:
+    """Say which record cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidData(
+            f"record {record.id} ({record.origin}) cannot be decoded ({first_line(error)}); `consistentid dataset "
+            "validate` lists all such records"
+        ) from error
 
 
 def analysis_of(record: FGIDRecord) -> FaceAnalysis:

@@ -7,16 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from consistentid.dataset.files import appearing
 from consistentid.identity.checksum import checksum
-from consistentid.training.adapter.photos import OpenedPhotos, Reference, Target
+from consistentid.training.adapter.photos import AS_THEY_ARE, OpenedPhotos, Reference, Target
 from consistentid.training.adapter.task import FrozenEncoders
 
 CHUNK = 64  # records of a file
+_OPEN_FILES = 32  # each keeps its table of contents in memory
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class PrecomputedPhotos:
     def _reader(self, index: int, variant: int) -> Any:
         chunk = index // CHUNK
         if chunk not in self._files:
+            if len(self._files) >= _OPEN_FILES:
+                del self._files[next(iter(self._files))]
             self._files[chunk] = safe_open(chunk_file(self.folder, chunk), framework="pt")
         return lambda name: self._files[chunk].get_tensor(f"{index}.{variant}.{name}")
 
@@ -68,12 +72,14 @@ class Store:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the files are."""
-        photos, encoder = self.photos, cast("Any", self.encoders.image_encoder)
+        """Where the files are; only what changes them has a say in its name."""
+        photos, config, encoder = self.photos, self.photos.config, cast("Any", self.encoders.image_encoder)
         network = getattr(encoder, "model", None) or encoder.network
-        parts = (photos.dataset.manifest.fingerprint, photos.config, photos.sizes, photos.buckets, photos.quirks)
         weights = checksum(self.encoders.base.vae.state_dict()) + checksum(network.state_dict())
-        return self.root / f"{zlib.crc32(f'{parts} {photos.variants} {weights}'.encode()):08x}"
+        sizes = zlib.crc32(np.array(photos.sizes)[photos.buckets].tobytes())
+        jitter = config.jitter and photos.variants > len(AS_THEY_ARE)
+        parts = (photos.dataset.manifest.fingerprint, photos.variants, config.framing, config.mirror, jitter, sizes)
+        return self.root / f"{zlib.crc32(f'{parts} {photos.quirks} {weights}'.encode()):08x}"
 
     @property
     def missing(self) -> list[int]:
@@ -85,6 +91,11 @@ class Store:
     def results(self) -> PrecomputedPhotos:
         """To read them."""
         return PrecomputedPhotos(self.folder, self.photos.variants)
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written; nobody else may be at work."""
+        for left in self.folder.glob(".*.part"):
+            left.unlink()
 
     def compute(self, chunk: int) -> int:
         """Compute a chunk if it is not there, and return its number of photos."""

@@ -78,7 +78,7 @@ class Sampler:
     Attributes:
         photos: where targets and references come from.
         rows: indices of the records that are trained on.
-        people: of every record, who it shows.
+        people: of every record, the number of who it shows.
         texts: of every record.
         buckets: of every record.
         size: photos of one pass on one process.
@@ -89,9 +89,9 @@ class Sampler:
 
     photos: Photos
     rows: Int[np.ndarray, " m"]
-    people: Sequence[str]
+    people: Int[np.ndarray, " m"]
     texts: Texts
-    buckets: Sequence[int]
+    buckets: Int[np.ndarray, " m"]
     size: int
     other_photo: float
     without_caption: float
@@ -102,7 +102,7 @@ class Sampler:
         """One part of the batch of a step."""
         count = self.size * share.count
         if count not in self._orders:
-            self._orders[count] = Order(np.asarray(self.buckets)[self.rows], count, self.order_seed)
+            self._orders[count] = Order(self.buckets[self.rows], count, self.order_seed)
         _, members = self._orders[count].batch(share.step)
         whole = range(len(members))[share.rows(self.size)]
         rngs = [np.random.default_rng((share.seed, share.step, position)) for position in whole]
@@ -131,12 +131,13 @@ class Sampler:
         )
 
     @cached_property
-    def _photos_of(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for row in self.rows.tolist():
-            found.setdefault(self.people[row], []).append(row)
-        return found
+    def _by_person(self) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+        """The records that are trained on, those of one person together, and who they show."""
+        order = self.rows[np.argsort(self.people[self.rows], kind="stable")]
+        return order, self.people[order]
 
     def _reference_of(self, index: int, rng: np.random.Generator) -> int:
-        others = [row for row in self._photos_of.get(self.people[index], []) if row != index]
-        return int(rng.choice(others)) if others and rng.random() < self.other_photo else index
+        rows, people = self._by_person
+        start, stop = (int(np.searchsorted(people, self.people[index], side)) for side in ("left", "right"))
+        others = rows[start:stop][rows[start:stop] != index]
+        return int(rng.choice(others)) if len(others) and rng.random() < self.other_photo else index

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from consistentid.dataset.samples import Batch, Sdxl
+from consistentid.errors import ConsistentIDError
 from consistentid.identity.image_encoder import ImageEncoder
 from consistentid.training.adapter.base import BaseModel
 from consistentid.training.adapter.sampler import Draft, Sampler
@@ -99,13 +100,20 @@ class _Drafts(Iterator[Draft]):
 
     def __next__(self) -> Draft:
         self.awaited = self.awaited.after(1)
-        draft: Draft = next(self._loader)
+        draft: Draft | ConsistentIDError = next(self._loader)
+        if isinstance(draft, ConsistentIDError):
+            raise draft
         return draft
 
 
-class _SharesAsDataset(Dataset[Draft]):
+class _SharesAsDataset(Dataset[Draft | ConsistentIDError]):
+    """Refusals are returned, because a worker's traceback would be put before what is raised."""
+
     def __init__(self, sampler: Sampler, first: Share) -> None:
         self.sampler, self.first = sampler, first
 
-    def __getitem__(self, index: int) -> Draft:
-        return self.sampler.draw(self.first.after(index))
+    def __getitem__(self, index: int) -> Draft | ConsistentIDError:
+        try:
+            return self.sampler.draw(self.first.after(index))
+        except ConsistentIDError as error:
+            return error

@@ -1,6 +1,7 @@
 """A run: dataset and base model -> the folder of an identity adapter."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,10 +15,10 @@ from tqdm import tqdm
 from consistentid.dataset.holdout import held_out_rows
 from consistentid.dataset.shards import FGIDDataset
 from consistentid.devices import is_fast_in_bfloat16
-from consistentid.errors import InvalidData, InvalidSettings
+from consistentid.errors import InvalidData, InvalidSettings, TrainingStopped
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.attention_maps import AttentionRecorder, cross_attention_layers
-from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
+from consistentid.identity.image_encoder import ClipImageEncoder, ImageEncoder, image_encoder_for, zero_features
 from consistentid.prompting.facial_prompt import plain_ids
 from consistentid.prompting.style import style_named
 from consistentid.training.adapter.base import BaseModel, load_base, starting_adapter
@@ -28,6 +29,7 @@ from consistentid.training.adapter.precompute import Store
 from consistentid.training.adapter.sampler import Sampler, Texts
 from consistentid.training.adapter.task import AdapterTask, FrozenEncoders
 from consistentid.training.adapter.validation import HeldOut
+from consistentid.training.continued import begin_or_continue
 from consistentid.training.loop import Compute, Validation, fit
 from consistentid.training.loop_config import until
 from consistentid.training.process import this_process
@@ -54,17 +56,16 @@ class AdapterTrainer:
         """Train and return the folder of the adapter.
 
         Raises:
-            InvalidSettings: it was stopped by max_minutes before its end.
+            TrainingStopped: it was stopped by max_minutes before its end.
+            InvalidSettings: the folder holds a run with other settings.
         """
-        with self._recorder:
-            task = AdapterTask(
-                self.models, self.encoders, self.sampler, self.config.step, self.device, workers=self.config.workers
-            )
-            finished = fit(
-                task, until(self.config.loop, self.deadline), folder=self.config.out, validate=self._validate
-            )
-        if not finished:
-            raise InvalidSettings("the run was stopped by max_minutes; run the same command to go on")
+        begin_or_continue(self.config.out, self.config)
+        task = AdapterTask(
+            self.models, self.encoders, self.sampler, self.config.step, self.device, workers=self.config.workers
+        )
+        loop = until(self.config.loop, self.deadline)
+        if not fit(task, loop, folder=self.config.out, validate=self._validate):
+            raise TrainingStopped(f"{self.config.out} was stopped by max_minutes; run the same command to go on")
         return self._export(self.config.out / ADAPTER)
 
     @cached_property
@@ -94,7 +95,10 @@ class AdapterTrainer:
     def image_encoder(self) -> ImageEncoder:
         """Frozen as well."""
         layout = self.config.layout.image_encoder
-        return image_encoder_for(layout, device=self.device, offline=self.config.offline)
+        encoder = image_encoder_for(layout, device=self.device, offline=self.config.offline)
+        if isinstance(encoder, ClipImageEncoder):
+            encoder.model.to(self._frozen_dtype())
+        return encoder
 
     @cached_property
     def encoders(self) -> FrozenEncoders:
@@ -112,7 +116,7 @@ class AdapterTrainer:
         for group, parameters in adapter.parameters_by_group().items():
             for parameter in parameters.values():
                 parameter.requires_grad_(group in config.train)
-        self._save_memory()
+        self._save_memory(adapter)
         style = style_named(config.layout.quirks.prompt_style)
         return TrainingModels(
             unet=unet.to(self.device),
@@ -134,11 +138,16 @@ class AdapterTrainer:
             dataset=self.dataset,
             config=config,
             sizes=tuple(sizes),
-            buckets=tuple(assign_buckets(widths, heights, sizes, least=self.config.batch_size)),
+            buckets=np.array(assign_buckets(widths, heights, sizes, least=self._batch)),
             pixels=self.image_encoder.pixels,
             quirks=self.config.layout.quirks,
             scale=self.base.latent_scale,
         )
+
+    @property
+    def _batch(self) -> int:
+        """Photos of a step on all processes."""
+        return self.config.batch_size * this_process().num_processes * self.config.loop.accumulate
 
     @cached_property
     def rows(self) -> tuple[list[int], list[int]]:
@@ -157,7 +166,7 @@ class AdapterTrainer:
         return Sampler(
             photos=self.photos if self.config.precompute is None else self._precomputed,
             rows=np.array(self.rows[0]),
-            people=list(self.dataset.column("person")),
+            people=np.unique(self.dataset.column("person"), return_inverse=True)[1],
             texts=Texts(
                 captions=list(self.dataset.column("caption")),
                 facial_captions=list(captions),
@@ -187,11 +196,16 @@ class AdapterTrainer:
     def _precomputed(self) -> Photos:
         """Each process computes some of the chunks that are missing."""
         process = this_process()
+        if process.is_main_process:
+            self.store.clean()
+        process.wait_for_everyone()
         missing = self.store.missing
         process.wait_for_everyone()  # all have seen the same
         own = missing[process.process_index :: process.num_processes]
         for chunk in tqdm(own, desc="latents and features", mininterval=5, disable=not process.is_main_process):
             self.store.compute(chunk)
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise TrainingStopped("latents and features are not all computed yet; run the same command to go on")
         process.wait_for_everyone()
         return self.store.results
 
@@ -203,20 +217,20 @@ class AdapterTrainer:
 
     @cached_property
     def _recorder(self) -> AttentionRecorder:
-        blocks = self.config.localised_blocks
-        layers = cross_attention_layers(self.base.unet, blocks=blocks)
-        if not layers:
-            raise InvalidSettings(f"no cross-attention in {blocks}; name blocks such as mid_block or up_blocks.1")
-        return AttentionRecorder(self.base.unet, layers)
+        unet, blocks = self.base.unet, self.config.localised_blocks
+        for block in blocks or ():
+            if not cross_attention_layers(unet, blocks=[block]):
+                raise InvalidSettings(f"{block} has no cross-attention; name blocks such as mid_block or up_blocks.1")
+        return AttentionRecorder(unet, cross_attention_layers(unet, blocks=blocks))
 
-    def _save_memory(self) -> None:
-        unet, memory = self.base.unet, self.config.memory
-        if memory.gradient_checkpointing:
+    def _save_memory(self, adapter: IdentityAdapter) -> None:
+        unet, frozen = self.base.unet, self._frozen_dtype()
+        if self.config.memory.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
-        frozen = self._frozen_dtype()
+        own = {id(one) for group in adapter.parameters_by_group().values() for one in group.values()}
         for network in (unet, *self.base.text_encoders):
             for parameter in network.parameters():
-                if not parameter.requires_grad:
+                if id(parameter) not in own:  # the adapter stays as it is, also what is not trained of it
                     parameter.data = parameter.data.to(frozen)
 
     def _frozen_dtype(self) -> torch.dtype:

@@ -13,7 +13,15 @@ from consistentid.training.adapter.sampler import Sampler
 from consistentid.training.adapter.task import FrozenEncoders
 from consistentid.training.conditions import Draws, Kept
 from consistentid.training.losses import noise_losses
-from consistentid.training.step import TrainingModels, localisation_of, map_masks, noised, predict, spread
+from consistentid.training.step import (
+    TrainingModels,
+    localisation_of,
+    map_masks,
+    noised,
+    predict,
+    shown_regions,
+    spread,
+)
 
 _SEED = 0
 
@@ -71,6 +79,7 @@ def attention_inside(recorder: AttentionRecorder, batch: Batch, valid: Bool[Tens
 
     Not a number when no region is valid.
     """
+    valid = valid & shown_regions(batch)
     layers = []
     for maps in recorder.maps(batch.positions):
         inside = map_masks(batch.region_masks, maps.shape[2])[:, None].transpose(2, 3)  # b 1 q n

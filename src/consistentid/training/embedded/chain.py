@@ -9,7 +9,6 @@ import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from consistentid.dataset.selection import Selection
 from consistentid.dataset.settings import BuildSettings
 from consistentid.dataset.shards import FGIDDataset
 from consistentid.dataset.wording import corpus
-from consistentid.errors import InvalidSettings
+from consistentid.errors import InvalidSettings, TrainingStopped
 from consistentid.faces.crops import Square, crop_square
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.style import ALIGNED
@@ -91,7 +90,7 @@ class Chain:
         for name in self.config.diffusion:
             models = self._diffusion(name, models)
             if models is None:
-                raise InvalidSettings(f"stage {name} was stopped by max_minutes; run the same command to go on")
+                raise TrainingStopped(f"stage {name} was stopped by max_minutes; run the same command to go on")
         if models is None:
             raise InvalidSettings("the configuration names no diffusion stage")
         return self._export(models, self.config.out / "model")
@@ -223,9 +222,7 @@ class Chain:
         text, tokens = self.config.text, self.config.tokens
         tokenize = facial_prompt_tokenizer(self.tokenizer)
         self._warm_up_with("text", TextTask(models.text_encoders[0], tokenize, batch_size=text.batch_size), text.loop)
-        task = TokenTask(models, self._sampler(contradict=0.0), tokens.batch_size)
-        with task.recorder:
-            self._warm_up_with("tokens", task, tokens.loop)
+        self._warm_up_with("tokens", TokenTask(models, self._sampler(contradict=0.0), tokens.batch_size), tokens.loop)
 
     def _warm_up_with(self, name: str, task: Task, loop: LoopConfig) -> None:
         folder = self.config.out / name
@@ -237,8 +234,7 @@ class Chain:
     def _train(self, models: TrainingModels, stage: DiffusionStage, folder: Path) -> bool:
         sampler = self._sampler(contradict=stage.contradict, strangers=stage.strangers)
         validate = self._validation(models, folder) if self.portraits else None
-        with models.recorder or nullcontext():
-            return self._fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
+        return self._fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
 
     def _sampler(self, *, contradict: float, strangers: float = 0.0) -> StoreSampler:
         targets, references, latents = self.sampler_parts
@@ -270,7 +266,7 @@ class Chain:
 
     def _finish(self, finished: bool, folder: Path) -> None:
         if not finished:
-            raise InvalidSettings(f"stage {folder.name} was stopped by max_minutes; run the same command to go on")
+            raise TrainingStopped(f"stage {folder.name} was stopped by max_minutes; run the same command to go on")
 
 
 def _crops(records: Selection, scale: float, size: int, *, labels: bool = False) -> Tensor:

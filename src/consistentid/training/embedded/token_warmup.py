@@ -33,7 +33,7 @@ class TokenTask:
         models: the adapter is attached; its FacialEncoder learns, the U-Net stays.
         sampler: without strangers.
         batch_size: samples of a step.
-        recorder: to be entered around the training.
+        recorder: of all cross-attention.
     """
 
     models: TrainingModels
