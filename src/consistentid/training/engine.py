@@ -14,6 +14,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import FullyShardedDataParallelPlugin, GradientAccumulationPlugin, LoggerType, parse_flag_from_env
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from consistentid.devices import is_fast_in_bfloat16
 from consistentid.errors import InvalidSettings
@@ -179,6 +180,10 @@ def _accelerator(config: LoopConfig, folder: Path) -> Accelerator:
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     _share_on_cpu(accelerator)
+    if (
+        accelerator.distributed_type == DistributedType.FSDP
+    ):  # autocast alone decides what is computed in half precision
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         accelerator.state.deepspeed_plugin.deepspeed_config |= {
             "train_micro_batch_size_per_gpu": 1,
@@ -208,9 +213,7 @@ def _share_on_cpu(accelerator: Accelerator) -> None:
     process = this_process()
     if process.device.type == "cpu" and process.num_processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP"):
         process.distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
-        accelerator.state.fsdp_plugin = plugin = FullyShardedDataParallelPlugin()
-        if accelerator.mixed_precision != "no":
-            plugin.set_mixed_precision(accelerator.mixed_precision)
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
 
 
 def _optimizer(parameters: list[nn.Parameter], config: LoopConfig, device: torch.device) -> torch.optim.Optimizer:
