@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from consistentid.evaluation.verification import pairs_of, rank1_hits, roc, roc_estimates, verification_scores
+from consistentid.evaluation.verification import (
+    _weighted_scores,
+    pairs_of,
+    rank1_hits,
+    roc,
+    roc_estimates,
+    verification_scores,
+)
 
 GALLERY = np.eye(4)
 DISTANCES = st.lists(st.integers(0, 9), min_size=1, max_size=20)
@@ -66,17 +73,19 @@ def test_neither_order_nor_duplicates_matter(genuine: list[int], impostor: list[
     assert (again.auc, again.eer) == pytest.approx((once.auc, once.eer))
 
 
-def test_weights_count_like_repetitions() -> None:
+def test_people_counted_twice_are_like_people_there_twice() -> None:
+    """But for pairs of a person with its own copy, which are genuine: here nobody is doubled in the gallery."""
     rng = np.random.default_rng(0)
-    genuine, impostor = rng.random(20), rng.random(30) + 0.3
-    counts, others = rng.integers(0, 4, 20), rng.integers(0, 4, 30)
-    weighted = roc(genuine, impostor, genuine_weights=counts, impostor_weights=others)
-    repeated = roc(np.repeat(genuine, counts), np.repeat(impostor, others))
-    assert (weighted.auc, weighted.eer, weighted.tar) == (
-        pytest.approx(repeated.auc),
-        pytest.approx(repeated.eer),
-        pytest.approx(repeated.tar),
+    gallery = rng.normal(size=(6, 3))
+    embeddings = [row + rng.normal(size=3) for row in gallery]
+    pairs = pairs_of(embeddings, np.arange(6), gallery)
+    weights = np.array([[2.0, 1, 0, 3, 1, 1]])
+    wanted = roc_auc_score(
+        pairs.is_own.ravel(),
+        -pairs.distances.ravel(),
+        sample_weight=np.where(pairs.is_own, weights.T, weights.T * weights).ravel(),
     )
+    assert _weighted_scores(pairs, weights)[0, 0] == pytest.approx(wanted)
 
 
 def test_the_same_as_scikit_learn() -> None:

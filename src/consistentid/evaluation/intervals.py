@@ -1,6 +1,6 @@
 """Intervals and comparisons in which people, not pictures, are the unit."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,11 +99,9 @@ def column_mean(rows: Float[np.ndarray, "*rounds s 1"]) -> Float[np.ndarray, "*r
     return rows[..., 0].mean(-1)
 
 
-def subject_weights(people: int, *, rounds: int, seed: int) -> Iterator[Float[np.ndarray, " s"]]:
-    """How often each person is drawn, for every round of a bootstrap."""
-    rng = np.random.default_rng(seed)
-    for _ in range(rounds):
-        yield rng.multinomial(people, np.full(people, 1 / people)).astype(float)
+def subject_weights(people: int, *, rounds: int, seed: int) -> Float[np.ndarray, "r p"]:
+    """How often each person is drawn, in every round of a bootstrap."""
+    return np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), size=rounds).astype(float)
 
 
 def paired_difference(

@@ -56,6 +56,26 @@ class Evaluation:
     seconds: Mapping[str, float]
     peak_bytes: int
 
+    @property
+    def title(self) -> str:
+        """What was evaluated."""
+        return self.config.model if self.config.adapter is None else f"{self.config.model} with {self.config.adapter}"
+
+    @property
+    def recognisers(self) -> Sequence[str]:
+        """Judges of identity."""
+        return self.config.recognisers
+
+    @property
+    def portraits(self) -> dict[str, Sequence[Picture]]:
+        """The blocks that hold portraits, not photos."""
+        return {name: pictures for name, pictures in self.blocks.items() if name != REAL}
+
+    @property
+    def main_method(self) -> str:
+        """The method whose worst portraits are shown: the first of the first block."""
+        return next((pictures[0].shot.method for pictures in self.portraits.values() if pictures), "")
+
 
 def evaluate(
     config: EvaluationConfig,

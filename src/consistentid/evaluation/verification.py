@@ -128,71 +128,71 @@ def rank1_hits(pairs: Pairs) -> Bool[np.ndarray, " n"]:
     return own < np.where(pairs.is_own, np.inf, pairs.distances).min(1)
 
 
-def roc(
-    genuine: Float[np.ndarray, " g"],
-    impostor: Float[np.ndarray, " i"],
-    *,
-    genuine_weights: Float[np.ndarray, " g"] | None = None,
-    impostor_weights: Float[np.ndarray, " i"] | None = None,
-) -> Roc:
-    """AUC, EER and TAR from distances of genuine and impostor pairs, each pair counted by its weight."""
-    from sklearn.metrics import auc, roc_curve
-
-    labels = np.r_[np.ones(len(genuine)), np.zeros(len(impostor))]
-    weights = np.r_[
-        np.ones(len(genuine)) if genuine_weights is None else genuine_weights,
-        np.ones(len(impostor)) if impostor_weights is None else impostor_weights,
-    ]
-    accepted_wrongly, accepted, _ = roc_curve(
-        labels, -np.r_[genuine, impostor], sample_weight=weights, drop_intermediate=False
-    )
-    return Roc(
-        auc=float(auc(accepted_wrongly, accepted)),
-        eer=_equal_error_rate(accepted_wrongly, 1 - accepted),
-        tar={rate: float(accepted[accepted_wrongly <= rate].max()) for rate in FALSE_ACCEPT_RATES},
-    )
+def roc(genuine: Float[np.ndarray, " g"], impostor: Float[np.ndarray, " i"]) -> Roc:
+    """AUC, EER and TAR from distances of genuine and impostor pairs."""
+    weights = np.r_[np.ones(len(genuine)), np.zeros(len(impostor))]
+    rates = _rates(np.r_[genuine, impostor], weights[None], 1 - weights[None])
+    scores = _scores(*rates)[0]
+    return Roc(float(scores[0]), float(scores[1]), dict(zip(FALSE_ACCEPT_RATES, map(float, scores[2:]), strict=True)))
 
 
-def _equal_error_rate(accepted_wrongly: np.ndarray, refused_wrongly: np.ndarray) -> float:
-    """Where the two rates are equal, on the line between the two thresholds around that."""
-    after = int(np.argmax(accepted_wrongly >= refused_wrongly))
-    before = max(0, after - 1)
-    gaps = (accepted_wrongly - refused_wrongly)[[before, after]]
-    share = 0.0 if gaps[0] == gaps[1] else -gaps[0] / (gaps[1] - gaps[0])
-    return float(accepted_wrongly[before] + share * (accepted_wrongly[after] - accepted_wrongly[before]))
+def _rates(
+    distances: Float[np.ndarray, " n"], genuine: Float[np.ndarray, "r n"], impostor: Float[np.ndarray, "r n"]
+) -> tuple[Float[np.ndarray, "r t"], Float[np.ndarray, "r t"]]:
+    """Shares of genuine and impostor pairs accepted at every threshold, from none to all.
+
+    Args:
+        distances: of the pairs.
+        genuine: how often each pair counts as a genuine one, for r rounds.
+        impostor: likewise as an impostor.
+    """
+    order = np.argsort(distances, kind="stable")
+    last = np.r_[np.nonzero(np.diff(distances[order]))[0], len(distances) - 1]  # equal distances are accepted together
+    accepted = []
+    for weights in (genuine, impostor):
+        sums = np.cumsum(weights[:, order], axis=1)[:, last]
+        accepted.append(np.c_[np.zeros(len(sums)), sums / sums[:, -1:]])
+    return accepted[0], accepted[1]
 
 
-def roc_estimates(pairs: Pairs, *, rounds: int = 300, seed: int = 0) -> dict[str, Estimate]:
+def _scores(accepted: Float[np.ndarray, "r t"], accepted_wrongly: Float[np.ndarray, "r t"]) -> Float[np.ndarray, "r k"]:
+    """AUC, EER and the TAR of each of `FALSE_ACCEPT_RATES`, for every round."""
+    auc = np.trapezoid(accepted, accepted_wrongly, axis=1)
+    gaps = accepted_wrongly - (1 - accepted)  # the equal error rate lies on the line between the thresholds around 0
+    after = np.argmax(gaps >= 0, axis=1)[:, None]
+    before = np.maximum(0, after - 1)
+    low, high = (np.take_along_axis(gaps, place, 1) for place in (before, after))
+    wrong, more = (np.take_along_axis(accepted_wrongly, place, 1) for place in (before, after))
+    share = np.divide(-low, high - low, out=np.zeros_like(low), where=high > low)
+    eer = (wrong + share * (more - wrong))[:, 0]
+    tar = [np.where(accepted_wrongly <= rate + 1e-12, accepted, 0).max(1) for rate in FALSE_ACCEPT_RATES]
+    return np.stack([auc, eer, *tar], axis=1)
+
+
+def roc_estimates(pairs: Pairs, *, rounds: int = 500, seed: int = 0) -> dict[str, Estimate]:
     """AUC, EER and TAR with intervals by resampling people.
 
     A person drawn twice counts twice, as portrait and as impostor; a pair of a person with itself stays genuine.
     """
-    is_own = pairs.is_own
-    own, others = pairs.distances[is_own], pairs.distances[~is_own]
-    rows, columns = np.nonzero(~is_own)
-    share = len(pairs.person) / max(1, pairs.portraits)
-
-    def scores(weights: np.ndarray) -> list[float]:
-        of_portrait = weights[pairs.person]
-        curve = roc(
-            own,
-            others,
-            genuine_weights=of_portrait,
-            impostor_weights=of_portrait[rows] * weights[columns],
-        )
-        return [curve.auc, curve.eer, *(value * share for value in curve.tar.values())]
-
     names = ["auc", "eer", *(f"tar@far={rate:g}" for rate in FALSE_ACCEPT_RATES)]
-    people = pairs.distances.shape[1]
-    if not len(own) or people < 2:
-        return {name: Estimate(float("nan"), float("nan"), float("nan"), 0) for name in names}
-    drawn = [
-        scores(weights)
-        for weights in subject_weights(people, rounds=rounds, seed=seed)
-        if np.count_nonzero(weights[pairs.person]) and np.count_nonzero(weights) > 1
-    ]
-    low, high = np.quantile(np.array(drawn), [0.025, 0.975], axis=0)
-    return {
-        name: Estimate(value, float(low[k]), float(high[k]), len(set(pairs.person.tolist())))
-        for k, (name, value) in enumerate(zip(names, scores(np.ones(people)), strict=True))
-    }
+    people, nothing = pairs.distances.shape[1], float("nan")
+    if not len(pairs.person) or people < 2:
+        return dict.fromkeys(names, Estimate(nothing, nothing, nothing, 0))
+    value = _weighted_scores(pairs, np.ones((1, people)))[0]
+    weights = subject_weights(people, rounds=rounds, seed=seed)
+    drawn = np.concatenate([_weighted_scores(pairs, part) for part in np.array_split(weights, max(1, rounds // 50))])
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0) if len(drawn) else np.full((2, len(names)), nothing)
+    subjects = len(set(pairs.person.tolist()))
+    return {name: Estimate(float(value[k]), float(low[k]), float(high[k]), subjects) for k, name in enumerate(names)}
+
+
+def _weighted_scores(pairs: Pairs, weights: Float[np.ndarray, "r p"]) -> Float[np.ndarray, "r k"]:
+    """Scores with every person counted so often; rounds without genuine or impostor pairs are left out."""
+    is_own = pairs.is_own.ravel()
+    portrait = np.repeat(weights[:, pairs.person], pairs.distances.shape[1], axis=1)
+    impostor = portrait * np.tile(weights, (1, len(pairs.person))) * ~is_own
+    genuine = portrait * is_own
+    possible = (genuine.sum(1) > 0) & (impostor.sum(1) > 0)
+    scores = _scores(*_rates(pairs.distances.ravel(), genuine[possible], impostor[possible]))
+    scores[:, 2:] *= len(pairs.person) / pairs.portraits  # no face is no acceptance
+    return scores

@@ -61,6 +61,11 @@ class Worker:
             self._loaded[name] = self._makers[name]()
         return self._loaded[name]
 
+    @property
+    def identities(self) -> dict[str, str]:
+        """`PortraitMaker.identity` of every maker that was needed."""
+        return {name: maker.identity for name, maker in self._loaded.items()}
+
     def draw(self, maker: str, batch: Sequence[Wanted]) -> DrawnBatch:
         """The portraits of a batch."""
         name = self._batch_key(maker, batch)
