@@ -36,12 +36,14 @@ class FaceIdConfig(_Strict):
         weights: the adapter's file (`ip-adapter-faceid_sd15.bin`, `ip-adapter-faceid-plusv2_sd15.bin`).
         image_encoder: CLIP vision tower of a Plus adapter; None for FaceID without Plus.
         scale: strength of the adapter.
+        shortcut: of Plus v2, off for Plus.
     """
 
     base: str
     weights: Path
     image_encoder: str | None = None
     scale: float = Field(default=1.0, ge=0)
+    shortcut: bool = False
 
 
 class EvaluationConfig(_Strict):

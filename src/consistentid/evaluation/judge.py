@@ -64,8 +64,13 @@ class Judge:
         parts += [f"{each.name} {each.sha256}" for each in (self.regions, *self.images)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def measure(self, picture: PhotoSource) -> Measured:
-        """Measure one picture; `Measured.failure` says why it could not be."""
+    def measure(self, picture: PhotoSource, *, rank: int = 0) -> Measured:
+        """Measure one picture; `Measured.failure` says why it could not be.
+
+        Args:
+            picture: anything `images.load_photo` reads.
+            rank: which face, counted from the largest.
+        """
         try:
             photo = np.asarray(load_photo(picture))
         except ConsistentIDError as error:
@@ -73,9 +78,9 @@ class Judge:
         whole = Image.fromarray(photo)
         images = {embedder.name: embedder.embed([whole])[0] for embedder in self.images}
         faces = self.detector.detect(photo)
-        if not faces:
-            return Measured(failure="no face", images=images)
-        face = faces[0]
+        if rank >= len(faces):
+            return Measured(failure="no face" if rank == 0 else f"no face number {rank + 1}", images=images)
+        face = faces[rank]
         found = {recogniser.name: recogniser.embed(photo, face) for recogniser in self.recognisers}
         enlarged, moved = _enlarged(photo, face)
         label_map = self.parser.parse(enlarged, moved)

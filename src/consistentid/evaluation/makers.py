@@ -13,6 +13,8 @@ from consistentid.generation.portrait import Portrait
 from consistentid.generation.request import GenerationRequest, PreparedRequest
 from consistentid.generation.settings import GenerationSettings
 
+OURS = "ours"  # the maker of every method that is no baseline
+
 
 @dataclass(frozen=True)
 class Wanted:

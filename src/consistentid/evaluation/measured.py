@@ -1,8 +1,6 @@
 """What was measured on one picture, and the file that keeps it."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from consistentid.faces.attributes import FaceAttributes
+from consistentid.generation.portrait import write_bytes
 
 _WORDS = ("hair", "expression", "background")
 _NUMBERS = ("hair_lab", "smile", "mouth_open", "background_lab")
@@ -80,11 +79,3 @@ def load_measured(path: Path) -> Measured | None:
         words["failure"], words["faces"], **groups, face=arrays.get("face"), pose=arrays.get("pose"),
         attributes=attributes,
     )  # fmt: skip
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)

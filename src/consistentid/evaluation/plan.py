@@ -18,12 +18,14 @@ class Shot:
         prompt: name of the prompt.
         index: which portrait of the same person and prompt.
         subject: name of the person.
+        beside: who else is in the picture.
     """
 
     method: str
     prompt: str
     index: int
     subject: str
+    beside: str = ""
 
     @property
     def seed(self) -> int:

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from consistentid.errors import InvalidData
 from consistentid.evaluation.fingerprints import code_sha256, file_sha256
-from consistentid.evaluation.measured import write_bytes
 from consistentid.evaluation.pictures import Picture
 from consistentid.evaluation.report.html import html
 from consistentid.evaluation.report.markdown import markdown
 from consistentid.evaluation.run import Evaluation
 from consistentid.evaluation.scoring import Score
 from consistentid.evaluation.worker import DRAWING_CODE, MEASURING_CODE, Worker
+from consistentid.generation.portrait import write_text
 from consistentid.generation.settings import explain
 from consistentid.generation.versions import library_versions
 
@@ -62,7 +62,7 @@ def save(evaluation: Evaluation, worker: Worker, out: Path) -> list[Path]:
         "report.html": html(evaluation),
     }
     for name, text in contents.items():
-        write_bytes(out / name, text.encode())
+        write_text(out / name, text)
     return [out / "report.md", out / "report.html"]
 
 

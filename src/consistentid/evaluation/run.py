@@ -3,15 +3,17 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from consistentid.errors import InvalidData
 from consistentid.evaluation.config import EvaluationConfig
+from consistentid.evaluation.folder import measured_pictures, read_folder
 from consistentid.evaluation.judge import Judge
-from consistentid.evaluation.makers import PortraitMaker, Wanted
+from consistentid.evaluation.makers import OURS, Wanted
 from consistentid.evaluation.measured import Measured
 from consistentid.evaluation.pictures import Measures, People, Picture, with_numbers
 from consistentid.evaluation.plan import Plan, Shot, plan
@@ -22,6 +24,9 @@ from consistentid.evaluation.worker import DrawnBatch, Worker
 from consistentid.generation.settings import GenerationSettings
 
 logger = logging.getLogger(__name__)
+
+Batch = tuple[str, Sequence[Wanted]]  # the maker, and what it shall draw
+Work = Callable[[Sequence[Batch]], None]
 
 REAL = "real photos"
 REFERENCE = "the reference photo"
@@ -36,11 +41,11 @@ class Evaluation:
         config: what was asked.
         protocol: likewise.
         subjects: who was drawn.
-        excluded: why other people were not.
         people: what was measured on their photos.
-        blocks: portraits of every block.
+        blocks: portraits of every block, and real photos.
         scores: the table.
         failures: how many portraits are missing or could not be measured, by reason.
+        excluded: people and files that were left out, and why.
         seconds: per portrait and method, from preparing to decoding.
         peak_bytes: most memory that drawing used.
     """
@@ -48,13 +53,13 @@ class Evaluation:
     config: EvaluationConfig
     protocol: Protocol
     subjects: Sequence[Subject]
-    excluded: Mapping[str, str]
     people: People
     blocks: Mapping[str, Sequence[Picture]]
     scores: Sequence[Score]
     failures: Mapping[str, int]
-    seconds: Mapping[str, float]
-    peak_bytes: int
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
 
     @property
     def title(self) -> str:
@@ -77,12 +82,7 @@ class Evaluation:
         return next((pictures[0].shot.method for pictures in self.portraits.values() if pictures), "")
 
 
-def evaluate(
-    config: EvaluationConfig,
-    worker: Worker,
-    *,
-    work: Callable[[Sequence[tuple[str, Sequence[Wanted]]]], None] | None = None,
-) -> Evaluation:
+def evaluate(config: EvaluationConfig, worker: Worker, *, work: Work | None = None) -> Evaluation:
     """Draw, measure and score.
 
     Args:
@@ -93,9 +93,9 @@ def evaluate(
     Raises:
         InvalidData: no photos, no people, or no two of them can be measured.
     """
-    protocol = load_protocol(config.protocol)
-    if config.methods is not None:
-        protocol = protocol.model_copy(update={"methods": config.methods})
+    protocol = protocol_of(config)
+    if protocol.people_per_picture > 1:
+        raise InvalidData("this protocol has two people in a picture, which is scored from files only: --images FOLDER")
     subjects, people, excluded = usable_subjects(config, protocol, worker)
     layout = plan(
         protocol, subjects, batch_size=config.batch_size, baselines=tuple(config.baselines), only=config.blocks
@@ -105,21 +105,52 @@ def evaluate(
     if work is not None:
         work(batches)
     drawn = [worker.draw_and_measure(*batch) for batch in tqdm(batches, desc="batches of portraits", mininterval=5)]
-    pictures = dict(_pictures(layout, drawn, worker))
-    numbered = _numbered(pictures.values(), subjects, people, protocol, worker)
-    blocks = {name: [numbered[shot] for shot in shots] for name, shots in layout.blocks.items()}
-    blocks[REAL] = _real(subjects, people, protocol, worker)
+    made = _numbered(_pictures(layout, drawn, worker), subjects, people, protocol, worker)
+    blocks = {name: [made[shot] for shot in shots] for name, shots in layout.blocks.items()}
+    evaluation = _scored(config, protocol, subjects, people, blocks, worker)
+    peak = max((one.peak_bytes for one in drawn), default=0)
+    return replace(evaluation, excluded=excluded, seconds=_seconds(layout, drawn), peak_bytes=peak)
+
+
+def evaluate_folder(config: EvaluationConfig, worker: Worker, images: Path) -> Evaluation:
+    """Score pictures that are there already; see `folder` for their names.
+
+    Raises:
+        InvalidData: no photos, no people, or no picture whose name is understood.
+    """
+    protocol = protocol_of(config)
+    subjects, people, excluded = usable_subjects(config, protocol, worker)
+    found, refused = read_folder(images, protocol, [subject.name for subject in subjects])
+    pictures = measured_pictures(found, people, worker)
+    made = _numbered(pictures, subjects, people, protocol, worker)
+    evaluation = _scored(config, protocol, subjects, people, {"images": list(made.values())}, worker)
+    return replace(evaluation, excluded={**excluded, **refused})
+
+
+def protocol_of(config: EvaluationConfig) -> Protocol:
+    """The configured protocol with the configured methods."""
+    protocol = load_protocol(config.protocol)
+    return protocol if config.methods is None else protocol.model_copy(update={"methods": config.methods})
+
+
+def _scored(
+    config: EvaluationConfig,
+    protocol: Protocol,
+    subjects: Sequence[Subject],
+    people: People,
+    portraits: Mapping[str, Sequence[Picture]],
+    worker: Worker,
+) -> Evaluation:
+    blocks = {**portraits, REAL: _real(subjects, people, protocol, worker)}
+    every = dict.fromkeys(picture for pictures in portraits.values() for picture in pictures)
     return Evaluation(
         config=config,
         protocol=protocol,
         subjects=subjects,
-        excluded=excluded,
         people=people,
         blocks=blocks,
         scores=_table(blocks, protocol, people, worker),
-        failures=_failures(numbered.values()),
-        seconds=_seconds(layout, drawn),
-        peak_bytes=max((one.peak_bytes for one in drawn), default=0),
+        failures=_failures(every),
     )
 
 
@@ -151,10 +182,9 @@ def usable_subjects(
 
 def _batch(
     batch: Sequence[Shot], config: EvaluationConfig, protocol: Protocol, subjects: Mapping[str, Subject]
-) -> tuple[str, list[Wanted]]:
-    """The maker of a batch, and what it shall draw."""
+) -> Batch:
     method = batch[0].method
-    maker = method if method in config.baselines else "ours"
+    maker = method if method in config.baselines else OURS
     settings = GenerationSettings.of(**{**config.settings, **protocol.all_methods().get(method, {})})
     return maker, [
         Wanted(
@@ -167,12 +197,12 @@ def _batch(
     ]
 
 
-def _pictures(layout: Plan, drawn: Sequence[DrawnBatch], worker: Worker) -> Iterable[tuple[Shot, Picture]]:
+def _pictures(layout: Plan, drawn: Sequence[DrawnBatch], worker: Worker) -> Iterable[Picture]:
     for batch, result in zip(layout.batches, drawn, strict=True):
         for shot, name, failure in zip(batch, result.pictures, result.failures, strict=True):
             path = None if name is None else worker.cache / name
             measured = Measured(failure=failure) if path is None else worker.measure(path)
-            yield shot, Picture(shot, path, measured)
+            yield Picture(shot, path, measured)
 
 
 def _numbered(
@@ -239,8 +269,3 @@ def _seconds(layout: Plan, drawn: Sequence[DrawnBatch]) -> dict[str, float]:
     for batch, result in zip(layout.batches, drawn, strict=True):
         each.setdefault(batch[0].method, []).append(result.seconds / len(batch))
     return {method: float(np.median(seconds)) for method, seconds in each.items()}
-
-
-def worker_for(config: EvaluationConfig, judge: Judge, makers: Mapping[str, Callable[[], PortraitMaker]]) -> Worker:
-    """A worker that keeps its results below the configuration's folder."""
-    return Worker(makers, judge, config.out / "cache")

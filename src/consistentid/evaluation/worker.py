@@ -14,7 +14,8 @@ import torch
 from consistentid.evaluation.fingerprints import code_sha256, file_sha256, key
 from consistentid.evaluation.judge import Judge
 from consistentid.evaluation.makers import Made, PortraitMaker, Wanted
-from consistentid.evaluation.measured import Measured, load_measured, save_measured, write_bytes
+from consistentid.evaluation.measured import Measured, load_measured, save_measured
+from consistentid.generation.portrait import write_text
 from consistentid.generation.versions import library_versions
 
 logger = logging.getLogger(__name__)
@@ -76,17 +77,17 @@ class Worker:
         start = time.perf_counter()
         made = self.maker(maker).make(batch)
         drawn = self._saved(name, made, seconds=time.perf_counter() - start)
-        write_bytes(record, json.dumps(asdict(drawn)).encode())  # last: the batch is whole when its record is there
+        write_text(record, json.dumps(asdict(drawn)))  # last: the batch is whole when its record is there
         return drawn
 
-    def measure(self, picture: Path) -> Measured:
-        """What the judge says of a picture."""
+    def measure(self, picture: Path, *, rank: int = 0) -> Measured:
+        """What the judge says of a picture; of the face with that rank by size."""
         if not picture.is_file():
             return Measured(failure=f"{picture.name} does not exist")
-        path = self.cache / "measured" / f"{self._picture_key(picture)}.safetensors"
+        path = self.cache / "measured" / f"{self._picture_key(picture, rank)}.safetensors"
         known = load_measured(path)
         if known is None:
-            known = self.judge.measure(picture)
+            known = self.judge.measure(picture, rank=rank)
             save_measured(known, path)
         return known
 
@@ -116,8 +117,10 @@ class Worker:
             ],
         )
 
-    def _picture_key(self, picture: Path) -> str:
-        return key(judge=self.judge.identity, code=code_sha256(*MEASURING_CODE), picture=file_sha256(picture))
+    def _picture_key(self, picture: Path, rank: int) -> str:
+        return key(
+            rank=rank, judge=self.judge.identity, code=code_sha256(*MEASURING_CODE), picture=file_sha256(picture)
+        )
 
 
 def _peak_bytes() -> int:
