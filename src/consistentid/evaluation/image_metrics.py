@@ -1,5 +1,6 @@
 """Distances between sets of pictures, from features of our own extractors, by torchmetrics."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,6 @@ from jaxtyping import Float
 
 KID_SUBSETS = 50
 KID_SUBSET_SIZE = 50  # at most; all with fewer pictures
-FEW = 2048  # pictures; below it FID is biased upwards so much that only sets of one size can be compared
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class SetDistance:
     """How far a set of pictures is from the real ones.
 
     Attributes:
-        fid: Fréchet distance of two Gaussians. It falls with the number of pictures, other things equal.
+        fid: Fréchet distance of two Gaussians. It falls with the number of pictures, other things equal, so that only
+            sets of one size can be compared.
         kid: squared maximum mean discrepancy with a cubic kernel, the mean over random subsets; unbiased.
         kid_deviation: over the subsets.
         pictures: the smaller of the two numbers of pictures.
@@ -55,10 +56,11 @@ def set_distance(real: Float[np.ndarray, "n d"], made: Float[np.ndarray, "m d"],
         return SetDistance(float("nan"), float("nan"), float("nan"), count)
     extractor = _Features(real.shape[1])
     frechet = FrechetInceptionDistance(feature=extractor).set_dtype(torch.float64)
-    kernel = KernelInceptionDistance(feature=extractor, subsets=KID_SUBSETS, subset_size=min(KID_SUBSET_SIZE, count))
+    with warnings.catch_warnings(action="ignore"):  # that it keeps all features
+        kernel = KernelInceptionDistance(extractor, subsets=KID_SUBSETS, subset_size=min(KID_SUBSET_SIZE, count))
     for metric in (frechet, kernel):
-        metric.update(torch.from_numpy(np.asarray(real, np.float64)), real=True)
-        metric.update(torch.from_numpy(np.asarray(made, np.float64)), real=False)
+        metric.update(torch.tensor(np.array(real, np.float64)), real=True)
+        metric.update(torch.tensor(np.array(made, np.float64)), real=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kid, spread = kernel.compute()

@@ -105,5 +105,5 @@ def _svg(figure: Any) -> str:
 
     text = StringIO()
     with mpl.rc_context({"svg.hashsalt": "consistentid", "svg.fonttype": "none"}):  # the same file for the same numbers
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return text.getvalue()[text.getvalue().index("<svg") :]
