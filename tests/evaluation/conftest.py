@@ -64,7 +64,7 @@ PROTOCOL = """
 about: a small one
 subjects: 5
 methods: {full: {}, base: {identity_scale: 0.0, regions: []}}
-sweeps: {merge_step: [0.0, 0.5]}
+sweeps: {merge_step: [0.5]}
 prompts:
   plain: {text: "a portrait of a {person}", group: plain}
   smiling: {text: "a smiling {person}", group: expression, asks: {expression: smiling}, opposite: serious}

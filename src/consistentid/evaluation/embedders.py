@@ -1,7 +1,7 @@
 """Pictures and texts -> embeddings, behind two protocols: dlib's features, DINO and CLIP."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,11 +55,9 @@ class DlibFeatures:
     def __init__(self, *, grid: int = 2) -> None:
         self.grid = grid
 
-    @cached_property
+    @property
     def _encoder(self) -> Any:
-        from consistentid.identity.dlib_image_encoder import DlibImageEncoder
-
-        return DlibImageEncoder()
+        return _dlib_encoder()
 
     @cached_property
     def sha256(self) -> str:
@@ -180,6 +178,14 @@ def cosine(first: Float[np.ndarray, "*n d"], second: Float[np.ndarray, "*n d"]) 
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
     return (first * second).sum(-1) / np.where(lengths > 0, lengths, 1)
+
+
+@cache
+def _dlib_encoder() -> Any:
+    """Read once, whatever the grid."""
+    from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+
+    return DlibImageEncoder()
 
 
 def _processor(source: str, *, offline: bool) -> Any:

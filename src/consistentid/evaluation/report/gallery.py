@@ -58,7 +58,7 @@ def worst(pictures: Sequence[Picture], subjects: Sequence[Subject], *, recognise
         Tile(
             reference=_uri(photos[picture.shot.subject]) or "",
             portrait=None if picture.path is None else _uri(picture.path),
-            caption=f"{picture.shot.subject}, {picture.shot.prompt or picture.shot.method}",
+            caption=f"{picture.shot.subject}, {picture.shot.prompt}, {picture.shot.index}",
             note=picture.measured.failure or _note(picture.numbers),
         )
         for picture in sorted(pictures, key=badness)[:_WORST]

@@ -26,12 +26,14 @@ class Cell:
 
     Attributes:
         text: what is read.
+        note: below it, smaller.
         order: what is sorted by.
         shade: 0 to 1, how dark a heat table draws it; None without.
     """
 
     text: str
     order: float | str
+    note: str = ""
     shade: float | None = None
 
 
@@ -107,8 +109,9 @@ def _range(scores: Sequence[Score | None]) -> tuple[float, float]:
 
 
 def _cell(score: Score | None, shade: float | None) -> Cell:
+    text, note = formatted(score)
     known = score is not None and np.isfinite(score.value)
-    return Cell(formatted(score), score.value if score is not None and known else "", shade if known else None)
+    return Cell(text, score.value if score is not None and known else "", note, shade if known else None)
 
 
 def _tip(metric: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from consistentid.evaluation.report.tables import Table, formatted, group_table, headline_tables, meaning, region_table
 from consistentid.evaluation.run import Evaluation
+from consistentid.evaluation.scoring import Score
 
 GROUP_METRICS = ("moved as asked", "named as asked", "fgis", "face found")
 
@@ -56,8 +57,13 @@ def summary_lines(evaluation: Evaluation) -> list[str]:
 def _section(table: Table) -> str:
     header = f"| | {' | '.join(table.columns)} |"
     rule = "|---" * (len(table.columns) + 1) + "|"
-    rows = [f"| {name} | {' | '.join(formatted(score) for score in scores)} |" for name, scores in table.rows]
+    rows = [f"| {name} | {' | '.join(map(_cell, scores))} |" for name, scores in table.rows]
     return f"## {table.title.capitalize()}\n\n" + "\n".join([header, rule, *rows])
+
+
+def _cell(score: Score | None) -> str:
+    value, note = formatted(score)
+    return f"{value} ({note})" if note else value
 
 
 def _meanings(metrics: Sequence[str]) -> Iterator[str]:

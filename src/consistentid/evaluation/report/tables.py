@@ -92,14 +92,13 @@ def region_table(scores: Sequence[Score]) -> Table:
     return Table("regions", columns, rows)
 
 
-def formatted(score: Score | None) -> str:
-    """Value and interval, short."""
+def formatted(score: Score | None) -> tuple[str, str]:
+    """The value, and what stands behind it: interval, and how many are missing."""
     if score is None or np.isnan(score.value):
-        return "–"
-    text = _number(score.value)
-    if np.isfinite(score.low):
-        text += f" ({_number(score.low)}–{_number(score.high)})"
-    return text + (f" [{score.missing} missing]" if score.missing else "")
+        return "–", ""
+    notes = [f"{_number(score.low)} to {_number(score.high)}"] if np.isfinite(score.low) else []
+    notes += [f"{score.missing} missing"] if score.missing else []
+    return _number(score.value), ", ".join(notes)
 
 
 def _number(value: float) -> str:
