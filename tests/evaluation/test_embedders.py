@@ -147,7 +147,7 @@ def test_face_id_draws_the_person(
     blank = tmp_path / "blank.png"
     Image.new("RGB", (64, 64), "grey").save(blank)
     maker = FaceIdMaker.load(
-        FaceIdConfig(base=str(model), weights=weights, scale=100), device="cpu", offline=True,
+        FaceIdConfig(base=str(model), weights=weights, scale=10), device="cpu", offline=True,
         detector=DlibDetector("hog"),
     )  # fmt: skip
     settings = GenerationSettings(steps=2, guidance=2.0)

@@ -1,7 +1,7 @@
 """IP-Adapter-FaceID and -Plus on a stock diffusers pipeline: the baseline for people who have its weights."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from consistentid.errors import ConsistentIDError, NoFaceFound, WeightsNotFound, first_line
+from consistentid.errors import ConsistentIDError, WeightsNotFound, first_line
 from consistentid.evaluation.config import FaceIdConfig
 from consistentid.evaluation.makers import Made, Wanted
 from consistentid.faces.detection import DetectedFace, FaceDetector
@@ -76,50 +76,41 @@ class FaceIdMaker:
         return f"{weights_sha256(modules, configs)} {self.detector.name} {torch.get_num_threads()}"
 
     def make(self, batch: Sequence[Wanted]) -> list[Made]:
-        """See `PortraitMaker.make`; all portraits of a batch have the settings of the first."""
-        made: list[Made | None] = [None] * len(batch)
-        faces: dict[int, tuple[Image.Image, DetectedFace]] = {}
-        for row, wanted in enumerate(batch):
-            try:
-                faces[row] = self._face(wanted)
-            except ConsistentIDError as error:
-                made[row] = Made(failure=str(error))
-        if faces:
-            pictures = self._draw([batch[row] for row in faces], list(faces.values()))
-            info = generated_info(library_versions())
-            for row, picture in zip(faces, pictures, strict=True):
-                made[row] = Made(save=partial(_save, picture, info))
-        return [one for one in made if one is not None]
+        """See `PortraitMaker.make`; one by one, for the stock pipeline gives all images of a batch the same person."""
+        return [self._made(wanted) for wanted in batch]
 
-    def _face(self, wanted: Wanted) -> tuple[Image.Image, DetectedFace]:
-        photo = load_photo(wanted.photo)
-        faces = self.detector.detect(np.asarray(photo))
-        if not faces:
-            raise NoFaceFound(f"{self.detector.name} finds no face in {wanted.photo.name}")
-        return photo, faces[0]
+    def _made(self, wanted: Wanted) -> Made:
+        try:
+            photo = load_photo(wanted.photo)
+            faces = self.detector.detect(np.asarray(photo))
+            if not faces:
+                return Made(failure=f"{self.detector.name} finds no face in {wanted.photo.name}")
+            picture = self._draw(wanted, photo, faces[0])
+        except ConsistentIDError as error:
+            return Made(failure=str(error))
+        return Made(save=lambda path: save_png(picture, path, info=generated_info(library_versions())))
 
-    def _draw(self, batch: Sequence[Wanted], faces: Sequence[tuple[Image.Image, DetectedFace]]) -> list[Image.Image]:
-        settings, pipeline, preset = batch[0].settings, self.pipeline, PRESETS["sd15"]
+    def _draw(self, wanted: Wanted, photo: Image.Image, face: DetectedFace) -> Image.Image:
+        settings, pipeline, preset = wanted.settings, self.pipeline, PRESETS["sd15"]
         if settings.scheduler is not None:
             pipeline.scheduler = scheduler_named(settings.scheduler, like=pipeline.scheduler)
-        embeddings = torch.from_numpy(np.stack([face.identity_embedding for _, face in faces]))[:, None]
-        embeddings = embeddings.to(pipeline.device, pipeline.unet.dtype)
         guidance = preset.guidance if settings.guidance is None else settings.guidance
+        embedding = torch.from_numpy(face.identity_embedding)[None, None].to(pipeline.device, pipeline.unet.dtype)
         if self.plus:
-            self._look_at([self._crop(*face) for face in faces], guided=guidance > 1)
-        if guidance > 1:
-            embeddings = torch.cat([torch.zeros_like(embeddings), embeddings])
+            self._look_at(self._crop(photo, face), guided=guidance > 1)
         width, height = settings.size or (None, None)
         return pipeline(
-            prompt=[wanted.prompt for wanted in batch],
-            negative_prompt=[settings.negative_prompt] * len(batch),
-            ip_adapter_image_embeds=[embeddings],
+            prompt=wanted.prompt,
+            negative_prompt=settings.negative_prompt,
+            ip_adapter_image_embeds=[
+                torch.cat([torch.zeros_like(embedding), embedding]) if guidance > 1 else embedding
+            ],
             num_inference_steps=settings.steps or preset.steps,
             guidance_scale=guidance,
             width=width,
             height=height,
-            generator=[torch.Generator().manual_seed(wanted.seed) for wanted in batch],
-        ).images
+            generator=torch.Generator().manual_seed(wanted.seed),
+        ).images[0]
 
     def _crop(self, photo: Image.Image, face: DetectedFace) -> Image.Image:
         """The frame of ArcFace, as the adapter was trained."""
@@ -127,17 +118,13 @@ class FaceIdMaker:
 
         return Image.fromarray(norm_crop(np.asarray(photo), landmark=face.landmarks, image_size=_CROP_SIZE))
 
-    def _look_at(self, crops: Sequence[Image.Image], *, guided: bool) -> None:
-        """Give the Plus projection the hidden states of the faces."""
+    def _look_at(self, crop: Image.Image, *, guided: bool) -> None:
+        """Give the Plus projection the hidden states of the face."""
         pipeline = self.pipeline
-        hidden, nothing = pipeline.encode_image(list(crops), pipeline.device, 1, output_hidden_states=True)
+        hidden, nothing = pipeline.encode_image([crop], pipeline.device, 1, output_hidden_states=True)
         states: Float[Tensor, "b 1 t d"] = (torch.cat([nothing, hidden]) if guided else hidden)[:, None]
         projection = pipeline.unet.encoder_hid_proj.image_projection_layers[0]
         projection.clip_embeds, projection.shortcut = states, self.shortcut
-
-
-def _save(picture: Image.Image, info: Any, path: Any) -> None:
-    save_png(picture, path, info=info)
 
 
 def _add_image_encoder(pipeline: Any, source: str, *, offline: bool) -> None:
