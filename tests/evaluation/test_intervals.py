@@ -66,10 +66,15 @@ def test_equal_results_do_not_differ() -> None:
 
 
 def test_a_copy_correlates_and_constants_do_not() -> None:
-    people = {str(k): np.array([float(k), 1.0]) for k in range(8)}
-    same, constant = copied(people, {name: values * 2 for name, values in people.items()})
-    assert same.value == pytest.approx(1)
+    people = {str(k): np.array([float(k), float(k % 3), 1.0]) for k in range(8)}
+    free = {name: np.array([v[0] * 2, -v[1], 5.0]) for name, v in people.items()}
+    same, mirrored, constant, mean = copied(people, free)
+    assert (same.value, mirrored.value) == (pytest.approx(1), pytest.approx(-1))
     assert np.isnan(constant.value)
+    assert np.isnan(mean.value)
+    *_, mean = copied({n: v[:2] for n, v in people.items()}, {n: v[:2] for n, v in free.items()})
+    assert mean.value == pytest.approx(0)
+    assert copied(people, {}) == []
 
 
 def test_correlation_is_numpys() -> None:

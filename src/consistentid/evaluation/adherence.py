@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from consistentid.evaluation.measured import Measured
 from consistentid.evaluation.recognisers import DlibRecogniser
-from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS
+from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, colour_name
 
 ATTRIBUTES = ("expression", "hair", "background", "gender")
 _COLOURS = {"hair": HAIR_COLOURS, "background": BACKGROUND_COLOURS}
@@ -61,12 +61,21 @@ def leaning(
 
 
 def obeys(measured: Measured, asked: Mapping[str, str]) -> float:
-    """Share of the asked hair, expression and background whose measured word is the asked one; NaN without any."""
+    """Share of the asked hair, expression and background whose measured word is the asked one; NaN without any.
+
+    A background counts by its median colour, however plain it is.
+    """
     words = {name: value for name, value in asked.items() if name != "gender"}
     found = measured.attributes
     if found is None or not words:
         return float("nan")
-    return float(np.mean([getattr(found, name) == value for name, value in words.items()]))
+    background = found.background_lab
+    named = {
+        "hair": found.hair,
+        "expression": found.expression,
+        "background": colour_name(background, BACKGROUND_COLOURS) if np.isfinite(background).all() else None,
+    }
+    return float(np.mean([named[name] == value for name, value in words.items()]))
 
 
 def gender_axis(

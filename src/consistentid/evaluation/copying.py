@@ -41,14 +41,17 @@ def copied(
         references: of every person.
         portraits: mean over each person's portraits.
         seed: of the bootstrap.
+
+    Returns:
+        k correlations, and their mean; nothing when nobody has both.
     """
     shared = sorted(references.keys() & portraits.keys())
-    if not shared:
-        return []
     rows = np.array([np.stack([references[name], portraits[name]], -1) for name in shared])  # (s, k, 2)
-    return [
-        statistic_estimate(values[np.isfinite(values).all(1)], correlation, seed=seed) for values in rows.swapaxes(0, 1)
-    ]
+    rows = rows[np.isfinite(rows).all((1, 2))] if shared else rows
+    if not len(rows):
+        return []
+    each = [statistic_estimate(values, correlation, seed=seed) for values in rows.swapaxes(0, 1)]
+    return [*each, statistic_estimate(rows.reshape(len(rows), -1), _mean_correlation, seed=seed)]
 
 
 def correlation(rows: Float[np.ndarray, "*rounds s 2"]) -> Float[np.ndarray, "*rounds"]:
@@ -57,3 +60,9 @@ def correlation(rows: Float[np.ndarray, "*rounds s 2"]) -> Float[np.ndarray, "*r
     spread = (centred**2).sum(-2)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (centred[..., 0] * centred[..., 1]).sum(-1) / np.sqrt(spread[..., 0] * spread[..., 1])
+
+
+def _mean_correlation(rows: Float[np.ndarray, "*rounds s 2k"]) -> Float[np.ndarray, "*rounds"]:
+    """Mean of the correlations of neighbouring columns; NaN when one of them is."""
+    pairs = rows.reshape(*rows.shape[:-1], -1, 2).swapaxes(-3, -2)  # (…, k, s, 2)
+    return correlation(pairs).mean(-1)

@@ -173,14 +173,9 @@ def _copying(group: Group, people: People) -> list[Score]:
             portraits[picture.shot.subject].append(factors)
     references = {name: found for name, one in people.references.items() if (found := _factors(one)) is not None}
     means = {name: np.mean(rows, axis=0) for name, rows in portraits.items()}
+    names = [*(f"copied {name}" for name in FACTORS), "copied (mean)"]
     estimates = copied(references, means)
-    scores = [group.score(f"copied {name}", each) for name, each in zip(FACTORS, estimates, strict=False)]
-    known = [each.value for each in estimates if np.isfinite(each.value)]
-    if known:
-        nothing = float("nan")
-        whole = Estimate(float(np.mean(known)), nothing, nothing, min(each.subjects for each in estimates))
-        scores.append(group.score("copied (mean)", whole))
-    return scores
+    return [group.score(name, each) for name, each in zip(names, estimates, strict=bool(estimates))]
 
 
 def _factors(measured: Measured) -> np.ndarray | None:

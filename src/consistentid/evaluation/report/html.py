@@ -68,7 +68,7 @@ def html(evaluation: Evaluation) -> str:
     first = next(iter(evaluation.portraits), None)
     methods = [
         plots.draw_methods(evaluation.scores, metric=metric, block=first)
-        for metric in (*(f"auc {name}" for name in evaluation.recognisers), "fgis")
+        for metric in (*(f"auc {name}" for name in evaluation.recognisers), "auc fgis face", "fgis")
         if first is not None
     ]
     drawn = [picture for shots in evaluation.portraits.values() for picture in shots]

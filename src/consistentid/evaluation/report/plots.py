@@ -59,13 +59,15 @@ def draw_curve(curve: Curve) -> str:
     known = [k for k, label in enumerate(curve.labels) if label != "default"]
     x, y = (np.array([score.value for score in scores]) for scores in (curve.prompt, curve.identity))
     axes.plot(x[known], y[known], color=_ACCENT, linewidth=1, zorder=1)
+    widths = max(0.05, np.ptp(x)), max(0.05, np.ptp(y))
     for k, label in enumerate(curve.labels):
         colour = _ACCENT if k in known else "#c0392b"
         axes.errorbar(
             x[k], y[k], xerr=_bars(curve.prompt[k]), yerr=_bars(curve.identity[k]), fmt="o", color=colour,
             ecolor="#c9d3da", elinewidth=1, zorder=2,
         )  # fmt: skip
-        axes.annotate(label, (x[k], y[k]), xytext=(5, 5), textcoords="offset points", fontsize=9, color=_INK)
+        near = int((np.hypot((x[:k] - x[k]) / widths[0], (y[:k] - y[k]) / widths[1]) < 0.1).sum())  # labels to avoid
+        axes.annotate(label, (x[k], y[k]), (5, 5 + 11 * near), textcoords="offset points", fontsize=9, color=_INK)
     axes.set_xlabel(f"prompt: {curve.prompt[0].metric}")
     axes.set_ylabel(f"identity: {curve.identity[0].metric}")
     axes.set_title(f"{curve.setting.replace('_', ' ')}, {curve.prompt[0].subjects} people", fontsize=10)
