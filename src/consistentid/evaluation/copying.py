@@ -62,7 +62,7 @@ def correlation(rows: Float[np.ndarray, "*rounds s 2"]) -> Float[np.ndarray, "*r
         return (centred[..., 0] * centred[..., 1]).sum(-1) / np.sqrt(spread[..., 0] * spread[..., 1])
 
 
-def _mean_correlation(rows: Float[np.ndarray, "*rounds s 2k"]) -> Float[np.ndarray, "*rounds"]:
+def _mean_correlation(rows: Float[np.ndarray, "*rounds s m"]) -> Float[np.ndarray, "*rounds"]:
     """Mean of the correlations of neighbouring columns; NaN when one of them is."""
     pairs = rows.reshape(*rows.shape[:-1], -1, 2).swapaxes(-3, -2)  # (…, k, s, 2)
     return correlation(pairs).mean(-1)

@@ -7,6 +7,7 @@ from typing import Any
 from consistentid.evaluation.config import EvaluationConfig
 from consistentid.evaluation.parts import worker_for
 from consistentid.evaluation.run import Batch
+from consistentid.generation.origin import absolute
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ def work_on_ray(config: EvaluationConfig, batches: Sequence[Batch], *, workers: 
         ray.init(include_dashboard=False, log_to_driver=False)
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
 
+    here = {name: absolute(getattr(config, name)) for name in ("model", "adapter")} | {"out": config.out.resolve()}
+    config = config.model_copy(update=here)  # workers start in folders of their own
     remote = ray.remote(num_cpus=cores, num_gpus=int(config.device.startswith("cuda")))(_RemoteWorker)
     pool = ActorPool([remote.remote(config, torch.get_num_threads()) for _ in range(workers)])
     for _ in pool.map_unordered(_start, list(batches)):

@@ -1,7 +1,7 @@
 """FGIS, fine-grained identity similarity: is each region of the face that of the reference?
 
-The paper reports the mean cosine of DINO embeddings of corresponding facial regions (arXiv:2404.16771) without saying how
-regions are aligned, cropped or masked, and no code was released. This is our definition:
+The paper (arXiv:2404.16771) reports the mean cosine of DINO embeddings of corresponding facial regions. How these are
+aligned, cropped and masked is not said, and no code was released. This is our definition:
 
 1. both faces are turned upright and scaled by eyes and nose into one square frame (`crops.align_face`), and so are
    their label maps;

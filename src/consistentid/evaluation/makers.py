@@ -85,7 +85,10 @@ class GeneratorMaker:
             except ConsistentIDError as error:
                 made.append(Made(failure=str(error)))
         prepared = [one for one in made if isinstance(one, PreparedRequest)]
-        portraits = iter(self.generator.render(prepared, batch_size=len(batch)))
+        try:
+            portraits = iter(self.generator.render(prepared, batch_size=len(batch)))
+        except ConsistentIDError as error:  # such as numbers that overflow: then for all of the run
+            return [one if isinstance(one, Made) else Made(failure=str(error)) for one in made]
         return [one if isinstance(one, Made) else _made(next(portraits)[0]) for one in made]
 
 

@@ -160,7 +160,7 @@ def usable_subjects(
     """People whose photos show a face, what was measured on them, and why the others cannot be used."""
     if config.photos is None:
         raise InvalidData("say whose portraits to evaluate: photos in the configuration, or --photos FOLDER")
-    found = find_subjects(config.photos, held_out=protocol.held_out)
+    found = find_subjects(config.photos.resolve(), held_out=protocol.held_out)
     wanted = spread(found, config.subjects)
     usable, excluded = [], {}
     gallery, references = {}, {}
