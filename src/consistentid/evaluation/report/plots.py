@@ -10,7 +10,6 @@ import numpy as np
 from consistentid.evaluation.report.tables import ALL
 from consistentid.evaluation.scoring import Score
 
-PROMPT_METRICS = ("moved as asked", "clip text", "named as asked")
 _INK, _ACCENT = "#222222", "#2f6f9f"
 
 
@@ -38,19 +37,15 @@ def curves(scores: Sequence[Score], *, recogniser: str) -> list[Curve]:
     for setting in dict.fromkeys(score.method.partition("=")[0] for score in whole if "=" in score.method):
         block = next(score.block for score in whole if score.method.startswith(f"{setting}="))
         own = {(score.method, score.metric): score for score in whole if score.block == block}
-        metric = next((name for name in PROMPT_METRICS if ("full", name) in own or _swept(own, setting, name)), None)
+        metric = next((name for _, name in own if name == "moved as asked" or name.endswith(" text")), "")
         methods = [method for method in dict.fromkeys(m for m, _ in own) if method.startswith(f"{setting}=")]
         methods = sorted(methods, key=lambda method: float(method.partition("=")[2]))
-        pairs = [(m, own.get((m, str(metric))), own.get((m, f"auc {recogniser}"))) for m in (*methods, "full")]
+        pairs = [(m, own.get((m, metric)), own.get((m, f"auc {recogniser}"))) for m in (*methods, "full")]
         known = [(method, prompt, identity) for method, prompt, identity in pairs if prompt and identity]
         if len(known) > 1:
             names, prompts, identities = zip(*known, strict=True)
             found.append(Curve(setting, [name.partition("=")[2] or "default" for name in names], prompts, identities))
     return found
-
-
-def _swept(own: dict[tuple[str, str], Score], setting: str, metric: str) -> bool:
-    return any(method.startswith(f"{setting}=") and name == metric for method, name in own)
 
 
 def draw_curve(curve: Curve) -> str:

@@ -12,11 +12,12 @@ from consistentid.faces.regions import REGION_NAMES
 Item = TypeVar("Item")
 
 ALL = "all"
-# In the order of the columns; a name that ends in a space takes every metric that begins with it.
+# In the order of the columns; a space at the end takes every metric that begins so, one at the start that ends so.
 HEADLINE = (
-    "face found", "rank-1 ", "auc ", "similarity ", "fgis", "moved as asked", "named as asked", "clip text",
-    "clip image", "dino image", "kid faces", "copied (mean)",
+    "face found", "rank-1 ", "auc ", "similarity ", "fgis", "moved as asked", "named as asked", " text", " image",
+    "kid faces", "copied (mean)",
 )  # fmt: skip
+BY_GROUP = ("face found", "similarity ", "fgis", "moved as asked", "named as asked", " text", " image")
 MEANINGS = {
     "face found": ("share of portraits that show a face", "higher"),
     "rank-1": ("share of portraits whose own person is the nearest of all people", "higher"),
@@ -70,10 +71,10 @@ def headline_tables(scores: Sequence[Score]) -> list[Table]:
     ]
 
 
-def group_table(scores: Sequence[Score], *, metrics: Sequence[str]) -> Table:
+def group_table(scores: Sequence[Score]) -> Table:
     """One row per block, method and group of prompts."""
     chosen = [score for score in scores if score.group != ALL]
-    columns = [metric for metric in metrics if any(score.metric == metric for score in chosen)]
+    columns = _columns(BY_GROUP, chosen)
     rows = []
     for block, method, group in _unique((s.block, s.method, s.group) for s in chosen):
         own = {s.metric: s for s in chosen if (s.block, s.method, s.group) == (block, method, group)}
@@ -106,8 +107,7 @@ def _number(value: float) -> str:
 
 
 def _table(title: str, scores: Sequence[Score]) -> Table:
-    names = _unique(score.metric for score in scores)
-    columns = [name for wanted in HEADLINE for name in names if _is(name, wanted)]
+    columns = _columns(HEADLINE, scores)
     rows = []
     for method in _unique(score.method for score in scores):
         own = {score.metric: score for score in scores if score.method == method}
@@ -115,7 +115,14 @@ def _table(title: str, scores: Sequence[Score]) -> Table:
     return Table(title, columns, rows)
 
 
+def _columns(wanted: Sequence[str], scores: Sequence[Score]) -> list[str]:
+    names = _unique(score.metric for score in scores)
+    return _unique(name for one in wanted for name in names if _is(name, one))
+
+
 def _is(name: str, wanted: str) -> bool:
+    if wanted.startswith(" "):
+        return name.endswith(wanted)
     if wanted.endswith(" "):
         return name.startswith(wanted) and not name.startswith("auc fgis")
     return name == wanted
