@@ -13,13 +13,18 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from consistentid.errors import WeightsNotFound
-from consistentid.evaluation.config import FaceIdConfig
+from consistentid.evaluation.config import EvaluationConfig, FaceIdConfig
 from consistentid.evaluation.embedders import ClipEmbedder, DinoEmbedder, cosine
 from consistentid.evaluation.face_id import FaceIdMaker
+from consistentid.evaluation.judge import Judge
 from consistentid.evaluation.makers import GeneratorMaker, Wanted
 from consistentid.evaluation.recognisers import DetectorRecogniser, DlibRecogniser, FaceNetRecogniser
+from consistentid.evaluation.report.tables import headline_tables
+from consistentid.evaluation.run import evaluate_folder
+from consistentid.evaluation.worker import Worker
 from consistentid.faces.detection import DlibDetector
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.loading import embedded_folder
 from consistentid.generation.settings import GenerationSettings
 from consistentid.images import load_photo
 
@@ -184,3 +189,28 @@ def test_the_generator_draws_a_batch_and_a_bad_photo_stops_nobody(
         assert one.save is not None
         one.save(tmp_path / f"{k}.png")
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
+
+
+def test_prompts_and_references_are_compared_by_clip(
+    clip: Path, sample_photos: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "protocol.yaml").write_text(
+        'about: x\nsubjects: 1\nprompts: {hat: {text: "a {person} with a hat"}}\nblocks: {all: {methods: [full]}}'
+    )
+    for name in ("photos/man.png", "pictures/theirs/man/hat.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        load_photo(sample_photos["official-man"]).reduce(3).save(tmp_path / name)
+    embedder = ClipEmbedder(clip, name="my clip")
+    config = EvaluationConfig(
+        photos=tmp_path / "photos", out=tmp_path, protocol=str(tmp_path / "protocol.yaml"), recognisers=("dlib",)
+    )
+    worker = Worker({}, Judge.embedded(embedded_folder(), images=[embedder]), tmp_path / "cache")
+    evaluation = evaluate_folder(config, worker, tmp_path / "pictures")
+    (picture,) = evaluation.portraits["images"]
+    assert picture.numbers["my clip image"] == pytest.approx(1)
+    row = embedder.embed([load_photo(tmp_path / "photos/man.png")])[0]
+    wanted = cosine(row, embedder.embed_texts(["a person with a hat"])[0])
+    assert picture.numbers["my clip text"] == pytest.approx(float(wanted), abs=1e-5)
+    assert picture.numbers["fgis"] == pytest.approx(1)
+    columns = headline_tables(evaluation.scores)[0].columns
+    assert {"my clip text", "my clip image"} <= set(columns)
