@@ -10,7 +10,7 @@ from PIL import Image
 from tests.evaluation.conftest import BlurredCopies
 
 from consistentid.errors import InvalidData
-from consistentid.evaluation.compare import compare, comparison_table
+from consistentid.evaluation.compare import compare, comparison_table, people_differ
 from consistentid.evaluation.config import EvaluationConfig
 from consistentid.evaluation.folder import read_folder
 from consistentid.evaluation.judge import Judge
@@ -112,6 +112,8 @@ def test_a_worse_evaluation_is_told(finished: Evaluation) -> None:
     verdicts = {one.metric: one.verdict for one in compare(first, second)}
     assert verdicts == {"fgis": "worse", "copied": "higher"}
     assert "| worse |" in comparison_table(compare(first, second))
+    assert people_differ(first, second) is None
+    assert "1 are in both" in str(people_differ(first, first[:1]))
     with pytest.raises(InvalidData, match="no portrait"):
         compare(first, rows[:0])
 

@@ -90,10 +90,13 @@ def compare(first: Path, second: Path, /) -> int:
     """
     _check_installed()
     from consistentid.evaluation.compare import compare as compared
-    from consistentid.evaluation.compare import comparison_table
+    from consistentid.evaluation.compare import comparison_table, people_differ
     from consistentid.evaluation.results import load_pictures
 
-    print(comparison_table(compared(load_pictures(first), load_pictures(second))))
+    ours, theirs = load_pictures(first), load_pictures(second)
+    print(comparison_table(compared(ours, theirs)))
+    if note := people_differ(ours, theirs):
+        print(f"\n{note}")
     return 0
 
 

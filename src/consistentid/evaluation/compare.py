@@ -95,6 +95,17 @@ def _holm(found: Iterable[Comparison]) -> list[Comparison]:
     return [replace(one, p=adjusted.get(id(one), one.p)) for one in comparisons]
 
 
+def people_differ(first: Sequence[PictureNumbers], second: Sequence[PictureNumbers]) -> str | None:
+    """What to mind when the two evaluations are not of the same people."""
+    ours, theirs = ({row.subject for row in rows} for rows in (first, second))
+    if ours == theirs:
+        return None
+    return (
+        f"A has {len(ours)} people, B {len(theirs)}, {len(ours & theirs)} are in both: rank-1 and `moved` for gender depend "
+        "on who else there is; evaluate both on the same people to compare these."
+    )
+
+
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
     """As Markdown, the surest differences first."""
     ordered = sorted(comparisons, key=lambda one: (one.p != one.p, one.p, -abs(one.paired.difference)))
