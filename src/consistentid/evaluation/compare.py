@@ -101,8 +101,8 @@ def people_differ(first: Sequence[PictureNumbers], second: Sequence[PictureNumbe
     if ours == theirs:
         return None
     return (
-        f"A has {len(ours)} people, B {len(theirs)}, {len(ours & theirs)} are in both: rank-1 and `moved` for gender depend "
-        "on who else there is; evaluate both on the same people to compare these."
+        f"A has {len(ours)} people, B {len(theirs)}, {len(ours & theirs)} are in both: rank-1 and `moved` for gender "
+        "depend on who else there is; evaluate both on the same people to compare these."
     )
 
 
