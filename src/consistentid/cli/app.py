@@ -30,6 +30,7 @@ _VERBS = {
     "analyze": "Show what is found in a photo: face, landmarks, regions.",
     "dataset": "Build datasets for training from photos.",
     "train": "Train what a configuration file describes.",
+    "evaluate": "Score portraits of people: identity, prompt, variety, with intervals.",
     "weights": "List, fetch, verify and convert weights.",
     "doctor": "Check what is installed and where weights are.",
 }
