@@ -192,6 +192,7 @@ def test_an_accumulated_batch_equals_a_whole_one(settings: Settings, tmp_path: P
 
 def test_what_was_computed_before_trains_alike(settings: Settings, tmp_path: Path) -> None:
     store = {"folder": str(tmp_path / "store"), "variants": 2}
+    settings["loop"] |= {"mixed_precision": "bf16"}
     before = _trainer(settings | {"precompute": store})
     stored, opened = before.sampler.photos, before.photos
     target, reference = stored.target(3, 1), stored.reference(3, 1)

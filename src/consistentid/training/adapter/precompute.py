@@ -37,12 +37,12 @@ class PrecomputedPhotos:
     def target(self, index: int, variant: int) -> Target:
         """What is to be drawn."""
         get = self._reader(index, variant)
-        return Target(get("latents"), get("foreground").float(), get("regions").float(), get("place"))
+        return Target(get("latents").float(), get("foreground").float(), get("regions").float(), get("place"))
 
     def reference(self, index: int, variant: int) -> Reference:
         """What is shown of the person."""
         get = self._reader(index, variant)
-        return Reference(get("features"), get("present"), get("identity"))
+        return Reference(get("features").float(), get("present"), get("identity"))
 
     def _reader(self, index: int, variant: int) -> Any:
         chunk = index // CHUNK
