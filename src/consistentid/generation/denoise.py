@@ -19,6 +19,7 @@ from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import pipeline_for, task_named
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.control import phases
 from consistentid.identity.kept_keys import kept_keys_and_values
 
 OutputType = Literal["pil", "latent"]
@@ -60,22 +61,25 @@ def denoise(
     runner = pipeline_for(task_named(request.task), pipeline, components=request.components)
     runner.set_progress_bar_config(disable=True)
     guidance = _guidance_scale(pipeline, settings)
-    merge_step = settings.merge_step if isinstance(settings.merge_step, int) else -1
     inputs = pipeline_inputs(
         [shot.prepared.embeddings for shot in batch],
+        phases(
+            [shot.prepared.settings.control for shot in batch],
+            steps=task_named(request.task).steps_run(settings.steps or 0, request.inputs, pipeline=pipeline),
+            merge_step=settings.merge_step if isinstance(settings.merge_step, int) else -1,
+        ),
         guidance=guidance.branch,
-        merged_from_start=merge_step < 0,
         device=runner._execution_device,  # with offloading not where the U-Net is
         dtype=pipeline.unet.dtype,
     )
-    step_end = StepEnd(merged=inputs.merged, merge_step=merge_step, cancelled=cancelled, report=report)
     adapter.set_scale(settings.identity_scale or 0.0)
     with (
         _scheduler(runner, settings.scheduler or ""),
-        adapter.fixed_tokens(inputs.tokens),
+        adapter.fixed_tokens(inputs.phases[0].tokens) as use_tokens,
         kept_keys_and_values(pipeline.unet),
         in_own_precision(pipeline.unet, *networks_of(request.components.get("controlnet"))),
     ):
+        step_end = StepEnd(phases=inputs.phases, use_tokens=use_tokens, cancelled=cancelled, report=report)
         output = runner(
             **_asked(batch, device=runner._execution_device, dtype=pipeline.vae.dtype),
             **inputs.arguments,

@@ -33,6 +33,7 @@ from consistentid.generation.tasks import task_named
 from consistentid.generation.versions import library_versions
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.control import check_shown
 from consistentid.identity.tensor_cache import TensorCache, default_folder
 from consistentid.identity.weighted_prompt import text_of
 from consistentid.images import PhotoSource
@@ -247,7 +248,8 @@ class PortraitGenerator:
             ConsistentIDError: as in `generate`.
         """
         self.policy.check(text_of(request.prompt, weighted=request.settings.prompt_weighting))
-        self.policy.check(request.settings.caption or "")
+        for text in (request.settings.caption or "", *request.settings.words.values()):
+            self.policy.check(text)
         settings = self._resolved(request)
         analysed = self._analyses.of(request.photo, settings)
         config = self.adapter.config
@@ -259,10 +261,12 @@ class PortraitGenerator:
             size=size,
             analyse=lambda picture: self._analyses.of(picture, GenerationSettings(face=config.quirks.face)).analysis,
         )
+        embeddings = self._embedded(request.prompt, settings, analysed)
+        check_shown(settings.control, embeddings.conditioning.regions[0], reworded=settings.words)
         return PreparedRequest(
             replace(request, settings=settings, inputs=inputs),
             analysed.analysis,
-            self._embedded(request.prompt, settings, analysed),
+            embeddings,
             analysed.path,
             analysed.sha256,
             analysis_sha256(analysed.analysis),
@@ -271,7 +275,8 @@ class PortraitGenerator:
 
     def _embedded(self, prompt: str, settings: GenerationSettings, photo: AnalysedPhoto) -> Embeddings:
         weighting = settings.prompt_weighting and library_versions("compel")["compel"]
-        text = (prompt, settings.negative_prompt, settings.caption, settings.clip_skip, weighting)
+        words = (settings.caption, *settings.words.items())
+        text = (prompt, settings.negative_prompt, words, settings.clip_skip, weighting)
         state = conditioning_state(self.conditioner)
         key = (photo.sha256, analysis_sha256(photo.analysis), text, settings.regions, state)
 

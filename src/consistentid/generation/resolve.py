@@ -4,6 +4,7 @@ from typing import Any
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
+from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.controlnets import check_controlnets
 from consistentid.generation.masks import size_like
 from consistentid.generation.presets import Preset
@@ -12,6 +13,7 @@ from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import task_named
 from consistentid.identity.compatibility import check_regions
 from consistentid.identity.config import AdapterConfig
+from consistentid.identity.control import REWORDED_WEIGHT, check_parts
 from consistentid.images import PhotoSource
 from consistentid.prompting.style import style_named
 
@@ -64,8 +66,11 @@ def resolved(
         "identity_scale": config.identity_scale if settings.identity_scale is None else settings.identity_scale,
         "face": config.quirks.face if settings.face is None else settings.face,
         "size": _size(settings.size or preset.size, pipeline=pipeline),
+        "weights": {**dict.fromkeys(settings.words, REWORDED_WEIGHT), **settings.weights},
     }
     check_regions(settings.regions)
+    check_parts({**settings.weights, **settings.starts, **settings.ends})
+    check_parts(settings.words, known=REGION_NAMES)
     return settings.model_copy(update=changes)
 
 

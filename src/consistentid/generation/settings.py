@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from consistentid.errors import InvalidSettings
 from consistentid.generation.origin import Origin
+from consistentid.identity.control import MAX_WEIGHT, Control
 
 TEXT_TO_IMAGE = "text-to-image"
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class GenerationSettings(BaseModel):
@@ -32,6 +35,13 @@ class GenerationSettings(BaseModel):
         caption: description of the face; None takes the one in the adapter's configuration, else the describer's.
         face: which face of the photo: largest, surest, left, right, centre, largest:1, … (see `FaceAnalyzer.analyze`).
         clip_skip: last layers of the text encoder that are left out; "clip skip 2" of other programs is 1.
+        weights: how strongly a part of the photo acts, by part: face, ears, eyes, nose, mouth, or identity for the
+            overall identity; from 0 (the text decides) over 1 (as trained, as usual) to 1.5.
+        starts: first step in which a part acts, as a share of all steps that are run, by part; without it a region acts
+            after the merge step, the identity in all steps.
+        ends: the step from which on a part acts no more, likewise.
+        words: what the text says of a region instead of the caption, by region: `closed` for eyes, `a laughing mouth`
+            for mouth. The region's weight is then low, unless it is given too.
         prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
             released checkpoints) all of a long prompt; needs compel.
     """
@@ -51,6 +61,10 @@ class GenerationSettings(BaseModel):
     caption: str | None = None
     face: int | str | None = None
     clip_skip: int = Field(default=0, ge=0)
+    weights: dict[str, Annotated[float, Field(ge=0, le=MAX_WEIGHT)]] = Field(default_factory=dict)
+    starts: dict[str, _Share] = Field(default_factory=dict)
+    ends: dict[str, _Share] = Field(default_factory=dict)
+    words: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     prompt_weighting: bool = False
 
     @field_validator("merge_step", mode="before")
@@ -67,7 +81,15 @@ class GenerationSettings(BaseModel):
             raise ValueError("merge_step as a share of the steps must be between 0 and 1")
         if self.size is not None and min(self.size) < 8:
             raise ValueError("size must be at least 8 x 8 pixels")
+        backwards = [part for part in self.starts if self.starts[part] >= self.ends.get(part, 1)]
+        if backwards:
+            raise ValueError(f"{backwards[0]} must end after it starts")
         return self
+
+    @property
+    def control(self) -> Control:
+        """When and how strongly the photo's parts act."""
+        return Control(self.weights, self.starts, self.ends)
 
     @classmethod
     def of(cls, **values: object) -> "GenerationSettings":

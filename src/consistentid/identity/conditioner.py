@@ -1,6 +1,6 @@
 """Conditioner: analysed faces and prompts -> Conditioning, in batches."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from consistentid.identity.cached_encoder import CachedImageEncoder
 from consistentid.identity.checksum import WeightsChecksum
 from consistentid.identity.compatibility import check_image_encoder, check_recogniser, check_regions
 from consistentid.identity.conditioning import Conditioning
+from consistentid.identity.control import check_parts
 from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
 from consistentid.identity.reference import reference_images
 from consistentid.identity.tensor_cache import TensorCache
@@ -23,6 +24,7 @@ from consistentid.identity.text import EncodedPrompts, encode_prompts
 from consistentid.identity.weighted_prompt import WeightedPrompt
 from consistentid.identity.weighted_text import WeightedTextEncoder, weighted_style
 from consistentid.prompting.facial_prompt import FacialPrompt, compose_facial_prompt
+from consistentid.prompting.rewording import reworded
 from consistentid.prompting.style import style_named
 
 # The order of the release's image list: by parser label, so eyes come before ears (design notes, method 3.6).
@@ -98,6 +100,7 @@ class Conditioner:
         caption: str | Sequence[str] | None = None,
         images_per_prompt: int = 1,
         regions: Collection[str] | None = None,
+        words: Mapping[str, str] | None = None,
         identity: bool = True,
         weighted: bool = False,
     ) -> Conditioning:
@@ -110,6 +113,7 @@ class Conditioner:
             caption: description of the face, for all or each; None: the adapter's own, the face's, or the style's.
             images_per_prompt: images of each pair, one after the other.
             regions: the regions that take part, of those that the photo shows; None: all, (): none.
+            words: what the captions say of single regions instead, see `reworded`.
             identity: whether the identity tokens know the person; without, they are those of the guidance branch.
             weighted: whether both prompts are in compel's syntax; all texts are then embedded in as many chunks of
                 the text encoder's context as the longest needs, in the aligned style.
@@ -121,12 +125,13 @@ class Conditioner:
         """
         count = batch_size(analysis, prompt, negative_prompt, caption)
         check_regions(regions)
+        check_parts(words or {}, known=REGION_NAMES)
         analyses = each(analysis, count)
         check_recogniser(analyses, self.adapter.config)
         references = self._references(analyses)
         shown = [[name for name in reference.regions if regions is None or name in regions] for reference in references]
         faces = list(zip(each(prompt, count), analyses, shown, each(caption, count), strict=True))
-        encoded = self._encoded(faces, each(negative_prompt, count), weighted=weighted)
+        encoded = self._encoded(faces, each(negative_prompt, count), words=words or {}, weighted=weighted)
         slots = [self._slots(one, names) for one, names in zip(encoded.prompts, shown, strict=True)]
         text = self._texts(encoded, self._regional(references, slots))
         conditioning = self._with_identity(text, encoded.prompts, slots, analyses, references if identity else None)
@@ -139,6 +144,7 @@ class Conditioner:
         *,
         regions: Collection[str],
         caption: str | None = None,
+        words: Mapping[str, str] | None = None,
     ) -> FacialPrompt:
         """The facial prompt of a face, in the adapter's style; `regions` are those with an image.
 
@@ -148,7 +154,7 @@ class Conditioner:
         text, style = (prompt, self.style) if isinstance(prompt, str) else (prompt.text, weighted_style(self.style))
         return compose_facial_prompt(
             text,
-            caption=next(words for words in captions if words is not None),
+            caption=reworded(next(one for one in captions if one is not None), words or {}),
             regions=REGION_NAMES if self.style.words == "all" else regions,
             tokenizers=self.tokenizers,
             style=style,
@@ -207,13 +213,14 @@ class Conditioner:
         faces: Sequence[tuple[str, FaceAnalysis, list[str], str | None]],
         negatives: Sequence[str],
         *,
+        words: Mapping[str, str],
         weighted: bool,
     ) -> EncodedPrompts:
         """Facial prompts of prompt, face, shown regions and caption, and negative prompts, encoded."""
         weights = [self._weighted(prompt) for prompt, *_ in faces] if weighted else []
         texts: list[str | WeightedPrompt] = [*weights] or [prompt for prompt, *_ in faces]
         prompts = [
-            self.facial_prompt(text, face, regions=names, caption=caption)
+            self.facial_prompt(text, face, regions=names, caption=caption, words=words)
             for text, (_, face, names, caption) in zip(texts, faces, strict=True)
         ]
         parts = (self.text_encoders, self.tokenizers)
@@ -232,6 +239,7 @@ class Conditioner:
             negative_tokens = self._fuse(negative.tokens, regional, nobody=True)
         return {
             "prompt_embeds": self._fuse(full.tokens, regional),
+            "unfused_embeds": full.tokens,
             "text_only_embeds": bare.tokens,
             "negative_embeds": negative_tokens,
             "negative_text_only_embeds": negative_tokens,
@@ -268,6 +276,7 @@ class Conditioner:
             negative_image_features=nothing,
             facial_prompts=tuple(prompts),
             regions=tuple(tuple(name for name, _ in row) for row in slots),
+            positions=tuple(tuple(position for _, position in row) for row in slots),
         )
 
     def _placed(self, tensor: Tensor) -> Tensor:
