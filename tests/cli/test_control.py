@@ -40,3 +40,17 @@ def test_mistakes_are_one_sentence(run: Run, model: Path, arguments: list[str], 
     assert (found, out) == (code, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_parts_of_others_and_a_morph(run: Run, model: Path, tmp_path: Path) -> None:
+    woman = PHOTO.with_name("synthetic-woman.jpg")
+    common = ("--model", model, "--dtype", "float32", "--steps", 1, "--blend-with", woman)
+    assert run("generate", PHOTO, PROMPT, *common, "--parts.eyes", woman, "--blend", 0.2)[::2] == (0, "")
+    record = read_settings(tmp_path / "portrait.png")
+    assert [one.role for one in record.donors] == ["eyes", "blend"]
+    assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
+    before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
+    assert np.array_equal(before, after)
+    code, out, _ = run("generate", PHOTO, PROMPT, *common, "--morph", 3, "--sheet", "strip.png")
+    assert (code, out.split()) == (0, ["portrait_0.png", "portrait_1.png", "portrait_2.png", "strip.png"])
+    assert "--like FILE decides morph" in run("generate", "--like", "portrait.png", "--morph", 3)[2]

@@ -4,13 +4,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consistentid.cli.options import Loading, TaskInputs
+from consistentid.cli.options import Loading, OtherPhotos, TaskInputs
 from consistentid.errors import InvalidSettings
 from consistentid.generation.settings import GenerationSettings
 
 if TYPE_CHECKING:
+    from consistentid.generation.donors import Donors
     from consistentid.generation.generator import PortraitGenerator
     from consistentid.generation.portrait import Portrait
+    from consistentid.generation.request import GenerationRequest
 
 
 def make(
@@ -18,6 +20,7 @@ def make(
     prompt: str,
     *,
     settings: GenerationSettings,
+    others: OtherPhotos,
     work: TaskInputs,
     out: Path | None,
     sheet: Path | None,
@@ -27,12 +30,16 @@ def make(
     from consistentid.cli.task_inputs import components_of, inputs_of, task_of
     from consistentid.generation.request import GenerationRequest
 
-    paths = output_paths(out, count=settings.num_images)
+    paths = output_paths(out, count=others.morph or settings.num_images)
     task = task_of(work)
     inputs = inputs_of(work, task=task, photo=photo)
     generator = _generator(loading)
     components = components_of(work, dtype=generator.pipeline.unet.dtype, offline=loading.offline)
-    request = GenerationRequest(photo, prompt, settings, task=task, inputs=inputs, components=components)
+    request = GenerationRequest(
+        photo, prompt, settings, task=task, inputs=inputs, components=components, donors=_donors(others)
+    )
+    if others.morph is not None:
+        return _make_morph(generator, request, others.morph, paths=paths, sheet=sheet, loading=loading)
     prepared = generator.prepare(request)
     portraits = generator.render([prepared], batch_size=loading.batch_size, progress=loading.shows_progress)[0]
     withheld = _save(portraits, paths)
@@ -44,7 +51,28 @@ def make(
     return 1 if withheld else 0
 
 
-def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path | None, loading: Loading) -> int:
+def _make_morph(
+    generator: "PortraitGenerator",
+    request: "GenerationRequest",
+    count: int,
+    *,
+    paths: list[Path],
+    sheet: Path | None,
+    loading: Loading,
+) -> int:
+    from consistentid.generation.morph import morph, save_strip
+
+    portraits = morph(generator, request, count=count, batch_size=loading.batch_size, progress=loading.shows_progress)
+    withheld = _save(portraits, paths)
+    if sheet is not None:
+        save_strip(portraits, sheet)
+        print(sheet)
+    return 1 if withheld else 0
+
+
+def make_again(
+    like: Path, *, photo: Path | None, others: OtherPhotos, out: Path | None, sheet: Path | None, loading: Loading
+) -> int:
     """The portrait of an earlier file again."""
     from consistentid.generation.portrait import read_settings
     from consistentid.generation.reproduce import reproduce
@@ -68,7 +96,7 @@ def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path 
             image_encoder=loading.image_encoder or record.image_encoder,
         )
     )
-    return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0
+    return 1 if _save([reproduce(generator, record, photo=photo, donors=_donors(others))], [path]) else 0
 
 
 def run_job_file(jobs: Path, *, out: Path | None, loading: Loading) -> int:
@@ -107,6 +135,12 @@ def output_paths(out: Path | None, *, count: int) -> list[Path]:
     if count == 1:
         return [target]
     return [target.with_name(f"{target.stem}_{k}{target.suffix}") for k in range(count)]
+
+
+def _donors(others: OtherPhotos) -> "Donors":
+    from consistentid.generation.donors import Donors
+
+    return Donors(dict(others.parts), others.blend_with)
 
 
 def _generator(loading: Loading) -> "PortraitGenerator":

@@ -1,7 +1,7 @@
 """Options that several verbs share."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,3 +75,18 @@ class TaskInputs:
     strength: float | None = None
     controlnet: tuple[str, ...] = ()
     control_image: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class OtherPhotos:
+    """Photos besides the one of the person.
+
+    Attributes:
+        parts: photo of who gives a part instead: face, ears, eyes, nose, mouth, or identity, as in --parts.eyes FILE.
+        blend_with: photo of a second person, mixed in by --blend.
+        morph: make so many portraits instead, from the first person to the second.
+    """
+
+    parts: dict[str, Path] = field(default_factory=dict)
+    blend_with: Path | None = None
+    morph: int | None = None

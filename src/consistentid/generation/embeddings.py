@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.additions import expanded
 from consistentid.generation.clip_skip import without_last_layers
 from consistentid.generation.settings import GenerationSettings
-from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.conditioner import Conditioner, Face
 from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.control import Strengths
 
@@ -36,7 +35,7 @@ class Embeddings:
 
 
 def embed(
-    analysis: FaceAnalysis,
+    face: Face,
     prompt: str,
     settings: GenerationSettings,
     *,
@@ -44,10 +43,10 @@ def embed(
     conditioner: Conditioner,
     idle: AbstractContextManager[Any],
 ) -> Embeddings:
-    """Embeddings of one photo and prompt, for a batch of one, so that they do not depend on what else is asked for.
+    """Embeddings of one face and prompt, for a batch of one, so that they do not depend on what else is asked for.
 
     Args:
-        analysis: of the photo.
+        face: of one photo, or mixed.
         prompt: as the user wrote it.
         settings: complete ones.
         pipeline: knows the words of textual inversions.
@@ -59,7 +58,7 @@ def embed(
         InvalidPrompt: a prompt cannot be used, or not with weights.
     """
     conditioning = without_last_layers(conditioner, settings.clip_skip).condition(
-        analysis,
+        face,
         expanded(pipeline, prompt),
         negative_prompt=expanded(pipeline, settings.negative_prompt),
         caption=settings.caption,

@@ -40,6 +40,8 @@ def resolved_request(
         shown = picture.image if isinstance(picture, FaceAnalysis) else picture
         size = size_like(shown, like=settings.size or (8, 8), multiple=pipeline.vae_scale_factor)
         settings = settings.model_copy(update={"size": size})
+    if request.donors.blend is not None and settings.blend is None:
+        settings = settings.model_copy(update={"blend": 0.5})
     distilled = pipeline.unet.config.time_cond_proj_dim is not None
     if distilled and not task.tells_guidance and (settings.guidance or 0) > 1:
         raise InvalidSettings(

@@ -42,6 +42,7 @@ class GenerationSettings(BaseModel):
         ends: the step from which on a part acts no more, likewise.
         words: what the text says of a region instead of the caption, by region: `closed` for eyes, `a laughing mouth`
             for mouth. The region's weight is then low, unless it is given too.
+        blend: share of a second person, from 0 to 1; half when only that person's photo is given.
         prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
             released checkpoints) all of a long prompt; needs compel.
     """
@@ -65,6 +66,7 @@ class GenerationSettings(BaseModel):
     starts: dict[str, _Share] = Field(default_factory=dict)
     ends: dict[str, _Share] = Field(default_factory=dict)
     words: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    blend: float | None = Field(default=None, ge=0, le=1)
     prompt_weighting: bool = False
 
     @field_validator("merge_step", mode="before")
@@ -127,6 +129,24 @@ def preset_settings(name: str | Path) -> GenerationSettings:
     return GenerationSettings.of(**values)
 
 
+class DonorRecord(BaseModel):
+    """One of these photos in a portrait's record.
+
+    Attributes:
+        role: the part that it gives, or `blend`.
+        photo: path, None when it came from memory.
+        photo_sha256: of its pixels.
+        analysis_sha256: of what the face analysis found.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: str
+    photo: str | None
+    photo_sha256: str
+    analysis_sha256: str
+
+
 class PortraitSettings(Origin, GenerationSettings):
     """Everything needed to make one portrait again, bit for bit on the same machine.
 
@@ -137,6 +157,7 @@ class PortraitSettings(Origin, GenerationSettings):
         photo: path of the photo, None when it came from memory.
         photo_sha256: of the decoded, upright RGB pixels and their size.
         analysis_sha256: of what the face analysis found.
+        donors: the photos of others that gave something.
         facial_prompt: prompt and caption as the text encoder read them.
         regions_used: regions that took part, in the order of their words.
         weights_sha256: of every parameter that took part.
@@ -153,6 +174,7 @@ class PortraitSettings(Origin, GenerationSettings):
     photo: str | None = None
     photo_sha256: str
     analysis_sha256: str
+    donors: tuple[DonorRecord, ...] = ()
     facial_prompt: str = ""
     regions_used: tuple[str, ...] = ()
     weights_sha256: str
@@ -167,6 +189,11 @@ class PortraitSettings(Origin, GenerationSettings):
     def request_settings(self) -> GenerationSettings:
         """The settings of the request this portrait came from."""
         return GenerationSettings(**self.model_dump(include=set(GenerationSettings.model_fields)))
+
+    @property
+    def donor_photos(self) -> tuple[tuple[str, str], ...]:
+        """Role and pixels' hash of the photos of others."""
+        return tuple((donor.role, donor.photo_sha256) for donor in self.donors)
 
     def matches(self, wanted: Mapping[str, object]) -> bool:
         """Whether this portrait is what a request asks for: every value given there is the one recorded here."""
