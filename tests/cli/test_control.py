@@ -54,3 +54,16 @@ def test_parts_of_others_and_a_morph(run: Run, model: Path, tmp_path: Path) -> N
     code, out, _ = run("generate", PHOTO, PROMPT, *common, "--morph", 3, "--sheet", "strip.png")
     assert (code, out.split()) == (0, ["portrait_0.png", "portrait_1.png", "portrait_2.png", "strip.png"])
     assert "--like FILE decides morph" in run("generate", "--like", "portrait.png", "--morph", 3)[2]
+
+
+def test_several_photos_with_a_stranger(
+    run: Run, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    woman = PHOTO.with_name("synthetic-woman.jpg")
+    common = ("--model", model, "--dtype", "float32", "--steps", 1, "--combine", "concatenate")
+    assert run("generate", PHOTO, PROMPT, *common, "--same", PHOTO, "--same", woman)[0] == 0
+    assert caplog.messages == ["synthetic-woman.jpg shows someone else than the other photos and is left out"]
+    assert [Path(one.photo).name for one in read_settings(tmp_path / "portrait.png").donors] == [PHOTO.name, woman.name]
+    assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
+    before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
+    assert np.array_equal(before, after)

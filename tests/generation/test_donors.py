@@ -106,12 +106,49 @@ def test_jobs(generator: PortraitGenerator, tmp_path: Path) -> None:
     assert run_jobs(generator, changed, out=tmp_path / "out", photos=tmp_path).done == ["eyes"]
 
 
+def near(face: FaceAnalysis, amount: float) -> FaceAnalysis:
+    """Another photo of the same person."""
+    return replace(face, identity_embedding=face.identity_embedding + np.float32(amount / np.sqrt(128)))
+
+
+def test_several_photos(generator: PortraitGenerator, drawn: FaceAnalysis, tmp_path: Path) -> None:
+    donors = Donors(same=(near(drawn, 0.2), near(drawn, 0.3)))
+    found = {how: latents(generator, drawn, donors, combine=how) for how in ("average", "concatenate")}
+    assert not torch.equal(found["average"], found["concatenate"])
+    assert not torch.equal(found["average"], latents(generator, drawn))
+    twice = latents(generator, drawn, Donors(same=(drawn,)), combine="concatenate")
+    torch.testing.assert_close(twice, latents(generator, drawn), rtol=1e-4, atol=1e-4)
+    first = generator.generate(drawn, PROMPT, donors=donors, combine="best", steps=2)[0]
+    record = read_settings(first.save(tmp_path / "portrait.png"))
+    assert [one.role for one in record.donors] == ["same", "same"]
+    again = reproduce(generator, record, photo=drawn, donors=donors)
+    assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
+
+
+def test_a_stranger_among_several_photos_has_no_effect(
+    generator: PortraitGenerator, drawn: FaceAnalysis, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = latents(generator, drawn, Donors(same=(near(drawn, 2.0),)))
+    assert torch.equal(stranger, latents(generator, drawn))
+    assert caplog.messages == ["photo 2 shows someone else than the other photos and is left out"]
+
+
+def test_people_with_many_identity_tokens_do_not_share_a_batch(
+    generator: PortraitGenerator, drawn: FaceAnalysis
+) -> None:
+    asked = GenerationSettings.of(steps=1, combine="concatenate")
+    requests = [GenerationRequest(drawn, PROMPT, asked, donors=Donors(same=same)) for same in ((), (near(drawn, 0.1),))]
+    made = generator.generate_batch(requests, output_type="latent", batch_size=2)
+    assert [portraits[0].settings.batch_size for portraits in made] == [1, 1]
+
+
 def test_impossible_requests(generator: PortraitGenerator, drawn: FaceAnalysis) -> None:
     hidden = replace(drawn, label_map=np.where(np.isin(drawn.label_map, (7, 8)), 17, drawn.label_map).astype(np.uint8))
     for donors, settings, message in (
         (Donors({"ears": hidden}), {}, "the photo that shall give ears does not show it"),
         (Donors({"chin": drawn}), {}, "unknown region 'chin'"),
         (Donors(), {"blend": 0.5}, "blend is the share of a second person"),
+        (Donors(blend=drawn), {"combine": "concatenate"}, "side by side have no shares"),
         (Donors(blend=drawn), {"blend": 1.5}, "blend: Input should be less than or equal to 1"),
     ):
         with pytest.raises(InvalidSettings, match=message):

@@ -84,9 +84,11 @@ class OtherPhotos:
     Attributes:
         parts: photo of who gives a part instead: face, ears, eyes, nose, mouth, or identity, as in --parts.eyes FILE.
         blend_with: photo of a second person, mixed in by --blend.
+        same: another photo of the same person; give several for several, which --combine puts together.
         morph: make so many portraits instead, from the first person to the second.
     """
 
     parts: dict[str, Path] = field(default_factory=dict)
     blend_with: Path | None = None
+    same: tuple[Path, ...] = ()
     morph: int | None = None

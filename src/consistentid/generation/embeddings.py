@@ -15,6 +15,7 @@ from consistentid.generation.settings import GenerationSettings
 from consistentid.identity.conditioner import Conditioner, Face
 from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.control import Strengths
+from consistentid.identity.mixing import MixedFace
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +26,13 @@ class Embeddings:
 
     Attributes:
         conditioning: of b images.
-        identity_tokens: of the person.
+        identity_tokens: of the person, 4 for each photo with tokens of its own.
         negative_identity_tokens: of nobody, for the guidance branch.
     """
 
     conditioning: Conditioning
-    identity_tokens: Float[Tensor, "b 4 d"]
-    negative_identity_tokens: Float[Tensor, "b 4 d"]
+    identity_tokens: Float[Tensor, "b t d"]
+    negative_identity_tokens: Float[Tensor, "b t d"]
 
 
 def embed(
@@ -66,11 +67,13 @@ def embed(
         words={region: expanded(pipeline, words) for region, words in settings.words.items()},
         weighted=settings.prompt_weighting,
     )
+    side_by_side = isinstance(face, MixedFace) and face.side_by_side
+    identities = conditioner.identities(face) if side_by_side else (conditioning.identity, conditioning.image_features)
     adapter = conditioner.adapter
     with idle, torch.no_grad():
-        tokens = adapter.identity_tokens(conditioning.identity, conditioning.image_features)
+        tokens = adapter.identity_tokens(*identities).flatten(0, 1)[None]
         negative = adapter.identity_tokens(conditioning.negative_identity, conditioning.negative_image_features)
-    return Embeddings(conditioning, tokens, negative)
+    return Embeddings(conditioning, tokens, negative.repeat(1, tokens.shape[1] // negative.shape[1], 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +83,11 @@ class Phase:
     Attributes:
         tensors: of the pipeline's loop (`prompt_embeds`, on SDXL also `add_text_embeds`); with guidance the negative
             half comes first.
-        tokens: (n, 4, d) identity tokens of every row of the U-Net's batch.
+        tokens: (n, t, d) identity tokens of every row of the U-Net's batch.
     """
 
     tensors: dict[str, Tensor]
-    tokens: Float[Tensor, "n 4 d"]
+    tokens: Float[Tensor, "n t d"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +155,7 @@ def _of_the_loop(read: Conditioning, *, guidance: bool) -> dict[str, Tensor]:
     return tensors if pooled is None else {**tensors, "add_text_embeds": pooled}
 
 
-def _tokens(parts: Sequence[Embeddings], weights: Sequence[float], *, guidance: bool) -> Float[Tensor, "n 4 d"]:
+def _tokens(parts: Sequence[Embeddings], weights: Sequence[float], *, guidance: bool) -> Float[Tensor, "n t d"]:
     """Identity tokens of a batch: weight 0 is nobody, 1 the person."""
     person, nobody = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("identity_tokens", "negative_identity_tokens")

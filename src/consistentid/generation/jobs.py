@@ -32,6 +32,7 @@ class Job(GenerationSettings):
     prompt: str
     parts: dict[str, str] = Field(default_factory=dict)
     blend_with: str | None = None
+    same: tuple[str, ...] = ()
 
     @field_validator("name")
     @classmethod
@@ -57,6 +58,7 @@ class Job(GenerationSettings):
         donors = Donors(
             {part: _photo_path(photo, photos) for part, photo in self.parts.items()},
             None if self.blend_with is None else _photo_path(self.blend_with, photos),
+            tuple(_photo_path(photo, photos) for photo in self.same),
         )
         return GenerationRequest(_photo_path(self.photo, photos), self.prompt, self.settings(), donors=donors)
 

@@ -40,8 +40,7 @@ def reproduce(
     """
     _check_model(generator, record)
     source = _found(photo, record.photo)
-    given = dict(donors.by_role()) if donors is not None else {}
-    others = Donors.of_roles([(one.role, _found(given.get(one.role), one.photo)) for one in record.donors])
+    others = _donors(donors or Donors(), record)
     with _threads(record.threads):
         prepared = generator.prepare(
             GenerationRequest(source, record.prompt, record.request_settings(), task=record.task, donors=others)
@@ -71,6 +70,15 @@ def _check_model(generator: PortraitGenerator, record: PortraitSettings) -> None
             f"the weights of {record.model!r} are not those the portrait was made with "
             f"({generator.weights_sha256[:12]} instead of {record.weights_sha256[:12]})"
         )
+
+
+def _donors(given: Donors, record: PortraitSettings) -> Donors:
+    """The photos of others where they are now, those with the same role in the record's order."""
+    now: dict[str, list[Photo]] = {}
+    for role, photo in given.by_role():
+        now.setdefault(role, []).append(photo)
+    moved = ((one, now.get(one.role)) for one in record.donors)
+    return Donors.of_roles([(one.role, _found(photos.pop(0) if photos else None, one.photo)) for one, photos in moved])
 
 
 def _found(given: Photo | None, recorded: str | None) -> Photo:

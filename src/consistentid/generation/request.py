@@ -134,6 +134,7 @@ class Shot:
             request.task,
             request.latents is None,
             self.prepared.embeddings.conditioning.prompt_embeds.shape[1],  # long prompts have more tokens
+            self.prepared.embeddings.identity_tokens.shape[1],
             *own,
         )
 

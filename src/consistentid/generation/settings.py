@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -43,6 +43,8 @@ class GenerationSettings(BaseModel):
         words: what the text says of a region instead of the caption, by region: `closed` for eyes, `a laughing mouth`
             for mouth. The region's weight is then low, unless it is given too.
         blend: share of a second person, from 0 to 1; half when only that person's photo is given.
+        combine: how several photos of the person become one: average (by their quality), concatenate (every photo gets
+            identity tokens of its own), best (the average, but each region from the photo that shows it best).
         prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
             released checkpoints) all of a long prompt; needs compel.
     """
@@ -67,6 +69,7 @@ class GenerationSettings(BaseModel):
     ends: dict[str, _Share] = Field(default_factory=dict)
     words: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     blend: float | None = Field(default=None, ge=0, le=1)
+    combine: Literal["average", "concatenate", "best"] = "average"
     prompt_weighting: bool = False
 
     @field_validator("merge_step", mode="before")
@@ -133,7 +136,7 @@ class DonorRecord(BaseModel):
     """One of these photos in a portrait's record.
 
     Attributes:
-        role: the part that it gives, or `blend`.
+        role: the part that it gives, `blend` or `same`.
         photo: path, None when it came from memory.
         photo_sha256: of its pixels.
         analysis_sha256: of what the face analysis found.
