@@ -22,6 +22,7 @@ def make(
     settings: GenerationSettings,
     others: OtherPhotos,
     work: TaskInputs,
+    best_of: int | None,
     out: Path | None,
     sheet: Path | None,
     loading: Loading,
@@ -39,9 +40,14 @@ def make(
         photo, prompt, settings, task=task, inputs=inputs, components=components, donors=_donors(others)
     )
     if others.morph is not None:
+        if best_of is not None:
+            raise InvalidSettings("a morph keeps every portrait; leave --best-of out")
         return _make_morph(generator, request, others.morph, paths=paths, sheet=sheet, loading=loading)
     prepared = generator.prepare(request)
-    portraits = generator.render([prepared], batch_size=loading.batch_size, progress=loading.shows_progress)[0]
+    if best_of is None:
+        portraits = generator.render([prepared], batch_size=loading.batch_size, progress=loading.shows_progress)[0]
+    else:
+        portraits = _best(generator, request, best_of, loading=loading)
     withheld = _save(portraits, paths)
     if sheet is not None:
         from consistentid.generation.sheet import save_sheet
@@ -49,6 +55,24 @@ def make(
         save_sheet(prepared.analysis, portraits, sheet)
         print(sheet)
     return 1 if withheld else 0
+
+
+def _best(
+    generator: "PortraitGenerator", request: "GenerationRequest", candidates: int, *, loading: Loading
+) -> "list[Portrait]":
+    from consistentid.generation.n_best import n_best
+
+    ranked = n_best(
+        generator,
+        request,
+        candidates=candidates,
+        batch_size=loading.batch_size,
+        progress=loading.shows_progress,
+    )
+    for one in ranked:
+        said = ", ".join(f"{name} {value:.2f}" for name, value in vars(one.scores).items())
+        print(f"seed {one.portrait.settings.seed + one.portrait.settings.index}: {said}")
+    return [one.portrait for one in ranked]
 
 
 def _make_morph(

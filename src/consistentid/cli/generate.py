@@ -25,6 +25,7 @@ def generate(
     jobs: Path | None = None,
     like: Path | None = None,
     preset: str | None = None,
+    best_of: int | None = None,
 ) -> int:
     """Make portraits of the person in a photo, many from a file of jobs, or one again like an earlier portrait.
 
@@ -43,6 +44,8 @@ def generate(
             --parts, --blend-with, --same) when the photo has moved.
         preset: settings by name (sd15-demo, sdxl-demo, lcm, lightning, turbo, tcd) or a JSON file of your own; options
             that are given beside it win.
+        best_of: draw so many candidates and keep the best: those that look most like the person, obey the prompt and
+            have a sharp face.
     """
     from consistentid.cli import actions
 
@@ -56,6 +59,7 @@ def generate(
             like=like,
             sheet=sheet,
             preset=preset,
+            best_of=best_of,
             **_given(chosen),
             **vars(others),
             **vars(work),
@@ -72,6 +76,7 @@ def generate(
             batch_size=how.batch_size,
             preset=preset,
             morph=others.morph,
+            best_of=best_of,
             **_given(how.optimisation),
             **_given(chosen),
             **vars(work),
@@ -81,7 +86,9 @@ def generate(
         raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")
     if preset is not None:
         chosen = preset_settings(preset).model_copy(update=chosen.model_dump(exclude_unset=True))
-    return actions.make(photo, prompt, settings=chosen, others=others, work=work, out=out, sheet=sheet, loading=how)
+    return actions.make(
+        photo, prompt, settings=chosen, others=others, work=work, best_of=best_of, out=out, sheet=sheet, loading=how
+    )
 
 
 def _given(settings: BaseModel) -> dict[str, bool]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from consistentid.errors import GenerationCancelled
 from consistentid.generation.embeddings import Phase
 from consistentid.generation.overflow import check_finite
+from consistentid.generation.preview import Predict
 
 Cancel = Callable[[], bool]
 
@@ -29,11 +30,13 @@ class StepReport:
         step: steps done.
         steps: steps of this run.
         latents: (b, c, h, w) after the step.
+        predicted: gives the final latents that the step predicts.
     """
 
     step: int
     steps: int
     latents: Tensor
+    predicted: Predict
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,14 @@ class StepEnd:
         use_tokens: exchanges the identity tokens.
         cancelled: asked after every step.
         report: told after every step.
+        predicted: see `StepReport`.
     """
 
     phases: Mapping[int, Phase]
     use_tokens: Callable[[Tensor], None]
     cancelled: Cancel
     report: Callable[[StepReport], None]
+    predicted: Predict
 
     @property
     def tensor_names(self) -> list[str]:
@@ -67,7 +72,9 @@ class StepEnd:
         order = pipeline.scheduler.order
         if (index + 1) % order == 0 or index + 1 == pipeline.num_timesteps:
             steps = -(-pipeline.num_timesteps // order)
-            self.report(StepReport(step=index // order + 1, steps=steps, latents=tensors["latents"]))
+            self.report(
+                StepReport(step=index // order + 1, steps=steps, latents=tensors["latents"], predicted=self.predicted)
+            )
         next_one = self.phases.get((index + 1) // order) if (index + 1) % order == 0 else None
         if next_one is None:
             return {}

@@ -14,6 +14,7 @@ from consistentid.generation.controlnets import networks_of
 from consistentid.generation.embeddings import pipeline_inputs
 from consistentid.generation.overflow import check_picture
 from consistentid.generation.precision import in_own_precision
+from consistentid.generation.preview import predictions
 from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.settings import GenerationSettings
@@ -77,9 +78,12 @@ def denoise(
         _scheduler(runner, settings.scheduler or ""),
         adapter.fixed_tokens(inputs.phases[0].tokens) as use_tokens,
         kept_keys_and_values(pipeline.unet),
+        predictions(pipeline.unet, runner.scheduler, guidance=guidance.scale, branch=guidance.branch) as predicted,
         in_own_precision(pipeline.unet, *networks_of(request.components.get("controlnet"))),
     ):
-        step_end = StepEnd(phases=inputs.phases, use_tokens=use_tokens, cancelled=cancelled, report=report)
+        step_end = StepEnd(
+            phases=inputs.phases, use_tokens=use_tokens, cancelled=cancelled, report=report, predicted=predicted
+        )
         output = runner(
             **_asked(batch, device=runner._execution_device, dtype=pipeline.vae.dtype),
             **inputs.arguments,

@@ -280,7 +280,7 @@ class PortraitGenerator:
         return self._analyses.of(photo, GenerationSettings(face=self.adapter.config.quirks.face))
 
     def render(self, prepared: Sequence[PreparedRequest], **options: Any) -> list[list[Portrait]]:
-        """Portraits of prepared requests, in their order; options as in `Renderer.render`."""
+        """Portraits of prepared requests, in their order; options as in `Renderer.portraits`."""
         return self.renderer.render(prepared, **options)
 
     def _resolved(self, request: GenerationRequest) -> GenerationSettings:
