@@ -29,6 +29,7 @@ _VERBS = {
     "generate": "Make portraits of the person in a photo.",
     "analyze": "Show what is found in a photo: face, landmarks, regions.",
     "train": "Train what a configuration file describes.",
+    "evaluate": "Score portraits of people: identity, prompt, variety, with intervals.",
     "weights": "List, fetch, verify and convert weights.",
     "doctor": "Check what is installed and where weights are.",
 }

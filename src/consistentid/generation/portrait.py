@@ -85,8 +85,17 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InvalidSettings: the folder cannot be made or written to.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that appears complete or not at all.
+
+    Raises:
+        InvalidSettings: the folder cannot be made or written to.
+    """
     with _appearing(path) as file:
-        file.write(text.encode())
+        file.write(content)
 
 
 @contextmanager

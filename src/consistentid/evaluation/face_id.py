@@ -1,0 +1,160 @@
+"""IP-Adapter-FaceID and -Plus on a stock diffusers pipeline: the baseline for people who have its weights."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from consistentid.errors import ConsistentIDError, NoFaceFound, WeightsNotFound, first_line
+from consistentid.evaluation.config import FaceIdConfig
+from consistentid.evaluation.makers import Made, Wanted
+from consistentid.faces.detection import DetectedFace, FaceDetector
+from consistentid.generation.fingerprint import weights_sha256
+from consistentid.generation.portrait import generated_info, save_png
+from consistentid.generation.presets import PRESETS
+from consistentid.generation.schedulers import scheduler_named
+from consistentid.generation.versions import library_versions
+from consistentid.images import load_photo
+from consistentid.weight_files import read_weights
+
+_CROP_SIZE = 224  # px of the aligned face that a Plus adapter's image encoder sees
+
+
+class FaceIdMaker:
+    """Draws with IP-Adapter-FaceID.
+
+    Args:
+        pipeline: a stock Stable Diffusion pipeline that has loaded the adapter.
+        detector: finds the face and embeds it; the released adapters need InsightFace's.
+        plus: the adapter also looks at the face.
+        shortcut: of Plus v2.
+    """
+
+    def __init__(self, pipeline: Any, detector: FaceDetector, *, plus: bool = False, shortcut: bool = False) -> None:
+        self.pipeline, self.detector, self.plus, self.shortcut = pipeline, detector, plus, shortcut
+
+    @classmethod
+    def load(cls, config: FaceIdConfig, *, device: str, offline: bool, detector: FaceDetector | None = None) -> Self:
+        """Load what the configuration names.
+
+        Raises:
+            WeightsNotFound: the base model, the adapter or the image encoder is not there.
+        """
+        from diffusers import StableDiffusionPipeline
+
+        from consistentid.faces.arcface import InsightFaceDetector
+
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(config.base, local_files_only=offline)
+            if config.image_encoder is not None:
+                _add_image_encoder(pipeline, config.image_encoder, offline=offline)
+            pipeline.load_ip_adapter(_nested(read_weights(config.weights)), None, "", image_encoder_folder=None)
+        except (OSError, ValueError, KeyError) as error:
+            raise WeightsNotFound(
+                f"{config.weights} does not fit {config.base} as an IP-Adapter-FaceID ({first_line(error)})"
+            ) from error
+        pipeline.set_ip_adapter_scale(config.scale)
+        pipeline.set_progress_bar_config(disable=True)
+        return cls(
+            pipeline.to(device),
+            detector or InsightFaceDetector(offline=offline),
+            plus=config.image_encoder is not None,
+            shortcut=config.shortcut,
+        )
+
+    @cached_property
+    def identity(self) -> str:
+        """See `PortraitMaker.identity`."""
+        names = ("unet", "vae", "text_encoder", "image_encoder")
+        modules = {name: found for name in names if (found := getattr(self.pipeline, name, None)) is not None}
+        configs = {"scheduler": dict(self.pipeline.scheduler.config), "plus": self.plus, "shortcut": self.shortcut}
+        return f"{weights_sha256(modules, configs)} {self.detector.name} {torch.get_num_threads()}"
+
+    def make(self, batch: Sequence[Wanted]) -> list[Made]:
+        """See `PortraitMaker.make`; all portraits of a batch have the settings of the first."""
+        made: list[Made | None] = [None] * len(batch)
+        faces: dict[int, tuple[Image.Image, DetectedFace]] = {}
+        for row, wanted in enumerate(batch):
+            try:
+                faces[row] = self._face(wanted)
+            except ConsistentIDError as error:
+                made[row] = Made(failure=str(error))
+        if faces:
+            pictures = self._draw([batch[row] for row in faces], list(faces.values()))
+            info = generated_info(library_versions())
+            for row, picture in zip(faces, pictures, strict=True):
+                made[row] = Made(save=partial(_save, picture, info))
+        return [one for one in made if one is not None]
+
+    def _face(self, wanted: Wanted) -> tuple[Image.Image, DetectedFace]:
+        photo = load_photo(wanted.photo)
+        faces = self.detector.detect(np.asarray(photo))
+        if not faces:
+            raise NoFaceFound(f"{self.detector.name} finds no face in {wanted.photo.name}")
+        return photo, faces[0]
+
+    def _draw(self, batch: Sequence[Wanted], faces: Sequence[tuple[Image.Image, DetectedFace]]) -> list[Image.Image]:
+        settings, pipeline, preset = batch[0].settings, self.pipeline, PRESETS["sd15"]
+        if settings.scheduler is not None:
+            pipeline.scheduler = scheduler_named(settings.scheduler, like=pipeline.scheduler)
+        embeddings = torch.from_numpy(np.stack([face.identity_embedding for _, face in faces]))[:, None]
+        embeddings = embeddings.to(pipeline.device, pipeline.unet.dtype)
+        guidance = preset.guidance if settings.guidance is None else settings.guidance
+        if self.plus:
+            self._look_at([self._crop(*face) for face in faces], guided=guidance > 1)
+        if guidance > 1:
+            embeddings = torch.cat([torch.zeros_like(embeddings), embeddings])
+        width, height = settings.size or (None, None)
+        return pipeline(
+            prompt=[wanted.prompt for wanted in batch],
+            negative_prompt=[settings.negative_prompt] * len(batch),
+            ip_adapter_image_embeds=[embeddings],
+            num_inference_steps=settings.steps or preset.steps,
+            guidance_scale=guidance,
+            width=width,
+            height=height,
+            generator=[torch.Generator().manual_seed(wanted.seed) for wanted in batch],
+        ).images
+
+    def _crop(self, photo: Image.Image, face: DetectedFace) -> Image.Image:
+        """The frame of ArcFace, as the adapter was trained."""
+        from insightface.utils.face_align import norm_crop
+
+        return Image.fromarray(norm_crop(np.asarray(photo), landmark=face.landmarks, image_size=_CROP_SIZE))
+
+    def _look_at(self, crops: Sequence[Image.Image], *, guided: bool) -> None:
+        """Give the Plus projection the hidden states of the faces."""
+        pipeline = self.pipeline
+        hidden, nothing = pipeline.encode_image(list(crops), pipeline.device, 1, output_hidden_states=True)
+        states: Float[Tensor, "b 1 t d"] = (torch.cat([nothing, hidden]) if guided else hidden)[:, None]
+        projection = pipeline.unet.encoder_hid_proj.image_projection_layers[0]
+        projection.clip_embeds, projection.shortcut = states, self.shortcut
+
+
+def _save(picture: Image.Image, info: Any, path: Any) -> None:
+    save_png(picture, path, info=info)
+
+
+def _add_image_encoder(pipeline: Any, source: str, *, offline: bool) -> None:
+    from transformers import CLIPVisionModelWithProjection
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    encoder = CLIPVisionModelWithProjection.from_pretrained(source, local_files_only=offline)
+    pipeline.register_modules(image_encoder=encoder, feature_extractor=CLIPImageProcessorPil())
+
+
+def _nested(state: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """`image_proj` and `ip_adapter`, each by name; a safetensors file has them as prefixes."""
+    groups: dict[str, dict[str, object]] = {"image_proj": {}, "ip_adapter": {}}
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            groups.setdefault(name, {}).update(value)
+        else:
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = value
+    return groups

@@ -1,0 +1,95 @@
+"""What draws the portraits of a batch: the generator of this package, or another pipeline."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from consistentid.errors import ConsistentIDError
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.portrait import Portrait
+from consistentid.generation.request import GenerationRequest, PreparedRequest
+from consistentid.generation.settings import GenerationSettings
+
+OURS = "ours"  # the maker of every method that is no baseline
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One portrait that shall be drawn.
+
+    Attributes:
+        photo: of the person.
+        prompt: in words.
+        seed: of the start noise.
+        settings: everything else.
+    """
+
+    photo: Path
+    prompt: str
+    seed: int
+    settings: GenerationSettings
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of it.
+
+    Attributes:
+        save: writes the picture as PNG; None when there is none.
+        failure: why there is none.
+    """
+
+    save: Callable[[Path], object] | None = None
+    failure: str | None = None
+
+
+class PortraitMaker(Protocol):
+    """Draws batches."""
+
+    @property
+    def identity(self) -> str:
+        """Everything besides the wanted portraits that decides about their pixels, for caches."""
+        ...
+
+    def make(self, batch: Sequence[Wanted]) -> list[Made]:
+        """The portraits of a batch, in one denoising run; one that cannot be drawn does not stop the others."""
+        ...
+
+
+class GeneratorMaker:
+    """This package's method.
+
+    Args:
+        generator: with the adapter attached.
+    """
+
+    def __init__(self, generator: PortraitGenerator) -> None:
+        self.generator = generator
+
+    @property
+    def identity(self) -> str:
+        """See `PortraitMaker.identity`."""
+        pipeline = self.generator.pipeline
+        return f"{self.generator.weights_sha256} {pipeline.unet.dtype} {pipeline.device} {torch.get_num_threads()}"
+
+    def make(self, batch: Sequence[Wanted]) -> list[Made]:
+        """See `PortraitMaker.make`."""
+        made: list[Made | PreparedRequest] = []
+        for wanted in batch:
+            settings = wanted.settings.model_copy(update={"seed": wanted.seed})
+            try:
+                made.append(self.generator.prepare(GenerationRequest(wanted.photo, wanted.prompt, settings)))
+            except ConsistentIDError as error:
+                made.append(Made(failure=str(error)))
+        prepared = [one for one in made if isinstance(one, PreparedRequest)]
+        portraits = iter(self.generator.render(prepared, batch_size=len(batch)))
+        return [one if isinstance(one, Made) else _made(next(portraits)[0]) for one in made]
+
+
+def _made(portrait: Portrait) -> Made:
+    if portrait.withheld:
+        return Made(failure="withheld by the model's safety checker")
+    return Made(save=portrait.save)
