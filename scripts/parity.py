@@ -257,7 +257,7 @@ def _localisation(fixtures: Fixtures) -> Tensor:
     maps = torch.softmax(2 * fixtures.tensor("in.scores", (16, 256, 77)), dim=-1).view(2, 8, 256, 77)
     masks = (fixtures.tensor("in.seg", (2, 5, 64, 64)) > 0.6).float()
     masks = F.interpolate(masks, size=(16, 16), mode="bilinear", antialias=True).flatten(2)
-    return localisation_loss(maps.gather(3, POSITIONS[:, None, None].expand(2, 8, 256, 5)), masks, VALID)
+    return localisation_loss(maps.gather(3, POSITIONS[:, None, None].expand(2, 8, 256, 5)), masks, VALID).mean()
 
 
 def _mask(name: str, label_map: np.ndarray | None, expected: np.ndarray) -> float:

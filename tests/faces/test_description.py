@@ -105,6 +105,7 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         image_size=28,
         patch_size=14,
+        initializer_range=0.5,  # so that the answer depends on the photo
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -114,6 +115,7 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=1024,
+        initializer_range=0.5,
     )
     torch.manual_seed(0)
     config = LlavaConfig(vision_config=vision, text_config=text)
@@ -134,7 +136,19 @@ def test_a_vision_language_model_answers_on_one_line(
     assert isinstance(answer, str)
     assert "\n" not in answer
     assert "named no facial region" in caplog.text
-    assert describer.describe_overall(photo) == describer.describe_overall(photo)
+    assert describer.overall_captions([]) == []
+
+
+@pytest.mark.parametrize("model", ["tiny_llava", "tiny_qwen"])
+def test_a_batch_is_answered_like_its_photos_alone(
+    model: str, drawn_face: Drawn, request: pytest.FixtureRequest
+) -> None:
+    """Photos of several sizes, which Qwen sees as several numbers of tokens."""
+    describer = VisionLanguageDescriber(request.getfixturevalue(model), offline=True, max_new_tokens=12)
+    photos = [drawn_face[0], drawn_face[0][40:200, ::2], 255 - drawn_face[0][::2, 60:]]
+    alone = [describer.overall_captions([photo])[0] for photo in photos]
+    assert len(set(alone)) > 1
+    assert describer.overall_captions(photos) == alone
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +167,7 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "num_hidden_layers": 1,
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
+            "initializer_range": 0.5,  # so that the answer depends on the photo
             "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
         },
         vision_config={
@@ -162,6 +177,7 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "num_heads": 2,
             "out_hidden_size": 16,
             "fullatt_block_indexes": [0],
+            "initializer_range": 0.5,
         },
         image_token_id=number("<|image_pad|>"),
         video_token_id=number("<|video_pad|>"),
@@ -176,7 +192,7 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_that_also_knows_videos_needs_no_torchvision(tiny_qwen: Path, drawn_face: Drawn) -> None:
-    answer = VisionLanguageDescriber(tiny_qwen, offline=True, max_new_tokens=6).describe_overall(drawn_face[0])
+    answer = VisionLanguageDescriber(tiny_qwen, offline=True, max_new_tokens=6).overall_captions([drawn_face[0]])[0]
     assert isinstance(answer, str)
 
 
@@ -185,10 +201,10 @@ def test_missing_models_and_models_without_chat_are_refused(
 ) -> None:
     photo = drawn_face[0]
     with pytest.raises(WeightsNotFound, match="no vision-language model at") as refusal:
-        VisionLanguageDescriber(tmp_path / "absent", offline=True).describe_overall(photo)
+        VisionLanguageDescriber(tmp_path / "absent", offline=True).overall_captions([photo])
     assert "\n" not in str(refusal.value)
     for file in tiny_llava.iterdir():
         if file.name != "chat_template.jinja":
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(WeightsNotFound, match="has no chat template"):
-        VisionLanguageDescriber(tmp_path, offline=True).describe_overall(photo)
+        VisionLanguageDescriber(tmp_path, offline=True).overall_captions([photo])

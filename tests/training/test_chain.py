@@ -9,6 +9,7 @@ from PIL import Image
 from consistentid.errors import InvalidData
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.training.loop import Validation
 from consistentid.training.run import load_config, run
 
 TINY_LOOP = {"steps": 1, "warmup_steps": 1, "checkpoint_every": 1, "mixed_precision": "no"}
@@ -20,16 +21,17 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     for path in sample_photos.values():
         shutil.copy(path, photos)
     (photos / "broken.jpg").write_bytes(b"no image")
-    config = _tiny(tmp_path / "tiny.yaml", root / "configs" / "embedded.yaml")
+    config = load_config(_tiny(tmp_path / "tiny.yaml", root / "configs" / "embedded.yaml"))
     seen: list[Path] = []
 
-    def portraits(folder: Path) -> Image.Image:
+    def portraits(folder: Path) -> Validation:
         seen.append(folder)
-        return Image.new("RGB", (8, 8))
+        return Validation(picture=Image.new("RGB", (8, 8)))
 
-    model = run(config, photos=photos, out=tmp_path / "out", portraits=portraits)
+    config = config.model_copy(update={"photos": photos, "out": tmp_path / "out"})
+    model = run(config, portraits=portraits)
 
-    assert "broken.jpg" in (tmp_path / "out" / "records" / "rejected.jsonl").read_text()
+    assert "broken.jpg" in (tmp_path / "out" / "dataset" / "rejected.jsonl").read_text()
     assert len(seen) == 1
     generator = PortraitGenerator.from_pretrained(model)
     portrait = generator.generate(sample_photos["official-man"], "a portrait photo of a man", steps=2)[0]
@@ -37,11 +39,11 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     assert set(portrait.settings.regions_used) <= set(REGION_NAMES)
     weights = (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
 
-    run(config, photos=photos, out=tmp_path / "out")  # every stage is finished: nothing is trained again
+    run(config)  # every stage is finished: nothing is trained again
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
     shutil.rmtree(tmp_path / "out" / "base")  # killed before its first checkpoint, the stages before it done
-    run(config, photos=photos, out=tmp_path / "out")
+    run(config)
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
 

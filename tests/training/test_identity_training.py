@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from consistentid.dataset.samples import Batch, Told
+from consistentid.dataset.wording import corpus
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
-from consistentid.training.embedded.captions import corpus
 from consistentid.training.embedded.config import AdapterSizes
 from consistentid.training.embedded.diffusion import facial_prompt_tokenizer, new_models
 from consistentid.training.embedded.initialise import awaken, standardise_inputs
@@ -19,8 +20,10 @@ from consistentid.training.embedded.sampler import StoreSampler, _imagined
 from consistentid.training.embedded.store import GENDERS, MIXED_REGIONS, References, Targets, fit_prior
 from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.latent_regression import LatentRegression, Told
-from consistentid.training.step import StepConfig, TrainingModels, spread, training_step
+from consistentid.training.latent_regression import LatentRegression
+from consistentid.training.losses import Losses
+from consistentid.training.share import Share
+from consistentid.training.step import StepConfig, TrainingModels, draw_step, spread, training_step
 
 _PHOTOS, _VIEWS, _BATCH = 6, 2, 4
 _KEEP_ALL = {"drop_all": 0, "drop_text": 0, "drop_identity": 0, "drop_regions": 0, "drop_region": 0}
@@ -42,8 +45,8 @@ def test_the_first_rows_show_somebody_else(tokenizer: CLIPTokenizer) -> None:
     batch = sampler.draw(8, torch.Generator().manual_seed(3))
     assert batch.stranger.tolist() == [True] * 4 + [False] * 4
     own = sampler.references.identity[:, 0]
-    assert all(any(torch.equal(row, person) for person in own) for row in batch.target_identity[4:])
-    assert len({tuple(row.tolist()) for row in batch.target_identity[:4]}) > 1
+    assert all(any(torch.equal(row, person) for person in own) for row in batch.told.identity[4:])
+    assert len({tuple(row.tolist()) for row in batch.told.identity[:4]}) > 1
 
 
 def test_an_asked_gender_moves_the_identity(tokenizer: CLIPTokenizer) -> None:
@@ -62,10 +65,7 @@ def test_the_noise_loss_does_not_see_strangers(models: TrainingModels, tokenizer
     other = batch.latents.clone()
     other[batch.stranger] += 1
     with torch.no_grad():
-        losses = [
-            training_step(models, replace(batch, latents=latents), torch.Generator().manual_seed(1), config=config)
-            for latents in (batch.latents, other)
-        ]
+        losses = [_step(models, replace(batch, latents=latents), config) for latents in (batch.latents, other)]
     assert torch.allclose(losses[0].noise, losses[1].noise, rtol=1e-4)
 
 
@@ -85,15 +85,15 @@ def test_strangers_are_told_by_the_prior(
     config = StepConfig(**_KEEP_ALL, **weights, localisation_weight=0, prior_from=0.99)
     batch = sampler.draw(_BATCH, torch.Generator().manual_seed(0))
     models.unet.zero_grad()
-    losses = training_step(replace(models, prior=prior), batch, torch.Generator().manual_seed(1), config=config)
+    losses = _step(replace(models, prior=prior), batch, config)
     told = losses.total - losses.noise
     told.backward()
     for group in ("projector", "kv", "facial_encoder"):
         gradients = [one.grad for one in models.adapter.parameters_by_group()[group].values() if one.grad is not None]
         assert max(float(gradient.abs().max()) for gradient in gradients) > 0, group
-    moved = batch.target_identity + 0.1 * batch.stranger[:, None]
-    moved = replace(batch, target_identity=moved, region_identity=moved[:, None].expand(-1, len(REGION_NAMES), -1))
-    again = training_step(replace(models, prior=prior), moved, torch.Generator().manual_seed(1), config=config)
+    people = batch.told.identity + 0.1 * batch.stranger[:, None]
+    moved = replace(batch, told=Told.of_people(people, batch.told.words, regions=len(REGION_NAMES)))
+    again = _step(replace(models, prior=prior), moved, config)
     assert not torch.isclose(again.total - again.noise, told)
     assert torch.equal(again.noise, losses.noise)
 
@@ -107,7 +107,7 @@ def test_region_tokens_alone_follow_the_prior(models: TrainingModels, tokenizer:
         config = StepConfig(**_KEEP_ALL | kind, localisation_weight=0, prior_weight=1)
         models.unet.zero_grad()
         models.adapter.facial_encoder.zero_grad()
-        losses = training_step(models, batch, torch.Generator().manual_seed(1), config=config)
+        losses = _step(models, batch, config)
         if "base_only" in kind:
             assert losses.prior is None
         elif "drop_regions" in kind:
@@ -122,14 +122,14 @@ def test_region_tokens_alone_follow_the_prior(models: TrainingModels, tokenizer:
 def test_a_strangers_regions_may_be_of_another_person(tokenizer: CLIPTokenizer) -> None:
     sampler = replace(_sampler(tokenizer, strangers=0.5), mixed=1.0)
     batch = sampler.draw(8, torch.Generator().manual_seed(0))
-    another = (batch.region_identity != batch.target_identity[:, None]).any(2)
+    another = (batch.told.regions != batch.told.identity[:, None]).any(2)
     mixable = torch.tensor([name in MIXED_REGIONS for name in REGION_NAMES])
     assert another[:4, mixable].any()
     assert not another[:, ~mixable].any()
     assert not another[4:].any()
     people = sampler.references.identity[:, 0]
     sample, region = (int(index[0]) for index in torch.nonzero(another, as_tuple=True))
-    person = int((people == batch.region_identity[sample, region]).all(1).nonzero()[0])
+    person = int((people == batch.told.regions[sample, region]).all(1).nonzero()[0])
     features = sampler.references.regions[person, :, region]
     assert any(torch.equal(batch.region_features[sample, region], view) for view in features)
 
@@ -139,10 +139,10 @@ def test_the_prior_knows_the_words_of_the_prompt(tokenizer: CLIPTokenizer) -> No
     asked = [_imagined(np.random.default_rng(seed)) for seed in range(40)]
     assert {one.expression for one in asked} == {None, "smiling", "serious"}
     batch = sampler.draw(40, torch.Generator().manual_seed(0))
-    assert batch.words.shape == (40, 3)
-    assert batch.words[:20, 0].max() == 2
-    assert 0 < int((batch.words[:20, 1] > 0).sum()) < 20
-    assert not batch.words[20:].any()  # of these targets no words hold
+    assert batch.told.words.shape == (40, 3)
+    assert batch.told.words[:20, 0].max() == 2
+    assert 0 < int((batch.told.words[:20, 1] > 0).sum()) < 20
+    assert not batch.told.words[20:].any()  # of these targets no words hold
 
 
 def test_the_prior_finds_the_person_in_the_latents() -> None:
@@ -286,12 +286,7 @@ def test_face_and_details_count_more_where_they_are_weighted(
         latents = batch.latents.clone()
         latents[:, :, rows, 4:12] *= 3
         with torch.no_grad():
-            noise = [
-                training_step(
-                    models, replace(batch, latents=one), torch.Generator().manual_seed(1), config=config
-                ).noise
-                for one in (batch.latents, latents)
-            ]
+            noise = [_step(models, replace(batch, latents=one), config).noise for one in (batch.latents, latents)]
         return float(noise[1] - noise[0])
 
     assert rise(slice(4, 12), 4.0) > 1.5 * rise(slice(4, 12), 0.0)
@@ -348,7 +343,7 @@ def test_region_tokens_learn_to_say_what_identity_tokens_say(tokenizer: CLIPToke
     told: dict[str, list[float]] = {"face": [], "look": []}
     with task.recorder:
         for step in range(12):
-            losses = task.losses(torch.Generator().manual_seed(step))
+            losses = task.losses(Share(0, step))
             optimizer.zero_grad()
             losses["loss"].backward()
             optimizer.step()
@@ -356,6 +351,13 @@ def test_region_tokens_learn_to_say_what_identity_tokens_say(tokenizer: CLIPToke
                 values.append(float(losses[name].detach()))
     assert told["face"][-1] < 0.8 * told["face"][0]
     assert told["look"][-1] < told["look"][0]
+
+
+def _step(models: TrainingModels, batch: Batch, config: StepConfig) -> Losses:
+    """The step with the same draws every time."""
+    generator = torch.Generator().manual_seed(1)
+    draws = draw_step(tuple(batch.latents.shape), models.scheduler, generator, config=config)
+    return training_step(models, batch, draws, config=config)
 
 
 def _sampler(tokenizer: CLIPTokenizer, *, strangers: float = 0.0) -> StoreSampler:

@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from consistentid.training.loop import LoopConfig, fit, learning_rate_factor
+from consistentid.training.loop import fit
+from consistentid.training.loop_config import LoopConfig, learning_rate_factor
+from consistentid.training.share import Share
 from consistentid.training.state import checkpoints
 
 CONFIG = {"steps": 60, "learning_rate": 0.01, "warmup_steps": 5, "checkpoint_every": 7, "mixed_precision": "no"}
@@ -32,15 +34,15 @@ class LineTask:
         """The network."""
         return {"network": self.network}
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, share: Share) -> dict[str, Tensor]:
         """Squared error."""
         time.sleep(self.pause)
-        x = torch.randn(8, 4, generator=generator)
+        x = torch.randn(8, 4, generator=share.generator())
         return {"loss": (self.network(x) - x[:, :2]).square().mean()}
 
 
 def _final(folder: Path) -> dict[str, Tensor]:
-    return load_file(checkpoints(folder)[-1] / "network.safetensors")
+    return load_file(checkpoints(folder)[-1] / "trained.safetensors")
 
 
 def test_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:

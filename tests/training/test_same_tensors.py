@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from consistentid.dataset.wording import corpus
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.detection import DlibDetector
 from consistentid.faces.regions import REGION_NAMES
@@ -14,7 +15,6 @@ from consistentid.identity.conditioner import Conditioner
 from consistentid.identity.config import AdapterConfig
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.style import ALIGNED
-from consistentid.training.embedded.captions import corpus
 from consistentid.training.embedded.diffusion import facial_prompt_tokenizer
 from consistentid.training.embedded.models import new_text_encoder, new_tokenizer, new_unet
 from consistentid.training.embedded.store import encode_reference

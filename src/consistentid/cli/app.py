@@ -28,6 +28,7 @@ app = App(
 _VERBS = {
     "generate": "Make portraits of the person in a photo.",
     "analyze": "Show what is found in a photo: face, landmarks, regions.",
+    "dataset": "Build datasets for training from photos.",
     "train": "Train what a configuration file describes.",
     "evaluate": "Score portraits of people: identity, prompt, variety, with intervals.",
     "weights": "List, fetch, verify and convert weights.",

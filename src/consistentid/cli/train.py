@@ -1,70 +1,75 @@
 """`consistentid train`."""
 
-import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consistentid.errors import ConsistentIDError, InvalidData, InvalidSettings
+from consistentid.errors import InvalidData, InvalidSettings
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-logger = logging.getLogger(__name__)
-
-_PROMPT = "a portrait photo of a person"
-_PEOPLE = 3  # on a validation sheet, four portraits each
+    from consistentid.faces.analysis import FaceAnalysis
+    from consistentid.images import PhotoSource
+    from consistentid.training.run import Portraits, TrainingConfig
 
 
 def train(
-    config: Path, /, *, photos: Path | None = None, out: Path | None = None, validate: list[Path] | None = None
+    config: Path,
+    /,
+    *,
+    photos: Path | None = None,
+    dataset: Path | None = None,
+    out: Path | None = None,
+    validate: list[Path] | None = None,
+    max_minutes: float | None = None,
 ) -> int:
     """Train what a configuration file describes; an interrupted run goes on where it stopped.
 
     Args:
         config: YAML file, for example configs/embedded.yaml.
-        photos: folder of photos, instead of the one in the configuration.
+        photos: folder of photos for the embedded model, instead of the one in the configuration.
+        dataset: dataset for an adapter, instead of the one in the configuration.
         out: folder of the results, instead of the one in the configuration.
-        validate: photos of people to make portraits of while training; by default the first of the folder.
+        validate: photos of people to make portraits of while training; by default of the first held-out people.
+        max_minutes: write a checkpoint and stop after this time; the same command goes on.
     """
     if find_spec("yaml") is None:
         raise InvalidSettings("training needs pyyaml, which is not installed: pip install 'consistentid[train]'")
     if not config.is_file():
-        raise InvalidData(f"{config} does not exist; configs/embedded.yaml is an example")
+        raise InvalidData(f"{config} does not exist; configs/ has examples")
     from consistentid.training.run import load_config, run
 
-    people = validate or _first_photos(photos or load_config(config).photos)
-    print(run(config, photos=photos, out=out, portraits=lambda folder: validation_sheet(folder, people)))
+    changes = {"photos": photos, "dataset": dataset, "out": out}
+    settings = load_config(config)
+    for name, value in changes.items():
+        if value is not None and name not in type(settings).model_fields:
+            raise InvalidSettings(f"--{name} is not for a configuration of kind {settings.kind}")
+    settings = settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    print(run(settings, portraits=_portraits(settings, validate), max_minutes=max_minutes))
     return 0
 
 
-def validation_sheet(folder: Path, people: list[Path]) -> "Image.Image":
-    """Portraits of some people by the model in a folder, one sheet below the other."""
-    from PIL import Image
+def _portraits(settings: "TrainingConfig", people: list[Path] | None) -> "Portraits":
+    """What makes portraits with a model or adapter in a folder."""
+    from functools import cache
 
+    from consistentid.cli.validation import first_people, portraits_of
     from consistentid.generation.generator import PortraitGenerator
-    from consistentid.generation.request import GenerationRequest
-    from consistentid.generation.settings import GenerationSettings
-    from consistentid.generation.sheet import sheet
+    from consistentid.training.loop import Validation
 
-    generator = PortraitGenerator.from_pretrained(folder, offline=True)
-    sheets = []
-    for photo in people:
-        try:
-            prepared = generator.prepare(GenerationRequest(photo, _PROMPT, GenerationSettings(num_images=4)))
-        except ConsistentIDError as error:
-            logger.warning("no validation portraits of %s: %s", photo.name, error)
-            continue
-        sheets.append(sheet(prepared.analysis, generator.render([prepared])[0]))
-    size = (max((each.width for each in sheets), default=1), sum(each.height for each in sheets) or 1)
-    whole, top = Image.new("RGB", size, "white"), 0
-    for each in sheets:
-        whole.paste(each, (0, top))
-        top += each.height
-    return whole
+    @cache
+    def shown() -> "list[PhotoSource | FaceAnalysis]":
+        if people:
+            return list(people)
+        return list(first_people(settings.dataset if settings.kind == "adapter" else settings.out / "dataset"))
 
+    def portraits(folder: Path) -> Validation:
+        if settings.kind == "adapter":
+            encoder = settings.image_encoder
+            generator = PortraitGenerator.from_pretrained(
+                settings.base, adapter=folder, offline=settings.offline, image_encoder=encoder, cache=False
+            )
+        else:
+            generator = PortraitGenerator.from_pretrained(folder, offline=True)
+        return portraits_of(generator, shown())
 
-def _first_photos(folder: Path | None) -> list[Path]:
-    from consistentid.dataset.build import photo_files
-
-    return [] if folder is None else photo_files(folder)[:_PEOPLE]
+    return portraits

@@ -2,9 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
-
-from consistentid.dataset.record import FGIDRecord
+from collections.abc import Iterable
 
 
 def is_held_out(person: str, photos: int) -> bool:
@@ -20,9 +18,8 @@ def is_held_out(person: str, photos: int) -> bool:
     return zlib.crc32(person.encode()) % (3 if photos > 1 else 40) == 0
 
 
-def split(records: Sequence[FGIDRecord]) -> tuple[list[FGIDRecord], list[FGIDRecord]]:
-    """Records for training, and those of held-out people."""
-    photos = Counter(record.person for record in records)
-    held_out = [is_held_out(record.person, photos[record.person]) for record in records]
-    training = [record for record, held in zip(records, held_out, strict=True) if not held]
-    return training, [record for record, held in zip(records, held_out, strict=True) if held]
+def held_out_rows(people: Iterable[str]) -> list[int]:
+    """Indices of the photos of held-out people, of the people of all photos."""
+    names = list(people)
+    photos = Counter(names)
+    return [index for index, name in enumerate(names) if is_held_out(name, photos[name])]

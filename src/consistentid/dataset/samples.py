@@ -1,15 +1,64 @@
 """A batch of training: tensors only, so that the step does not know where they came from."""
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+class Rows:
+    """Frozen dataclasses whose fields are tensors with one row per sample, other such records, or None."""
+
+    def rows(self, chosen: Bool[Tensor, " b"] | slice) -> Self:
+        """The chosen samples."""
+        return self._map(lambda value: value.rows(chosen) if isinstance(value, Rows) else value[chosen])
+
+    def to(self, device: torch.device | str) -> Self:
+        """All tensors on another device."""
+        return self._map(lambda value: value.to(device))
+
+    def _map(self, change: Any) -> Self:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return type(self)(**{name: value if value is None else change(value) for name, value in values.items()})
+
+
 @dataclass(frozen=True)
-class Batch:
+class Told(Rows):
+    """What the U-Net is told of the person to draw, as the identity prior sees it.
+
+    Attributes:
+        identity: embedding of the person.
+        words: the stated word of each attribute, counted from 1; 0 where none is stated.
+        regions: embedding of the person whose region is to be drawn, for each region.
+    """
+
+    identity: Float[Tensor, "b d"]
+    words: Int[Tensor, "b a"]
+    regions: Float[Tensor, "b n d"]
+
+    @classmethod
+    def of_people(cls, identity: Float[Tensor, "b d"], words: Int[Tensor, "b a"], *, regions: int) -> Self:
+        """All regions are the person's own."""
+        return cls(identity, words, identity[:, None].expand(-1, regions, -1))
+
+
+@dataclass(frozen=True)
+class Sdxl(Rows):
+    """What SDXL is told besides.
+
+    Attributes:
+        ids: facial prompts, tokenised for the second text encoder.
+        time_ids: original height and width, top and left of the crop, target height and width, in pixels.
+    """
+
+    ids: Int[Tensor, "b l"]
+    time_ids: Float[Tensor, "b 6"]
+
+
+@dataclass(frozen=True)
+class Batch(Rows):
     """b samples with n = 5 regions.
 
     Attributes:
@@ -22,11 +71,10 @@ class Batch:
         region_features: hidden states of the reference's regions.
         foreground: the person in the target, at latent resolution.
         region_masks: the regions in the target, at latent resolution.
-        target_identity: the recogniser's embedding of the person; for the identity prior.
-        region_identity: of the person whose region the reference shows.
-        words: which words of the attributes that the prior knows are in the prompt; see `Told.words`.
         stranger: whether the reference shows somebody else than the latents; these only follow the identity prior.
             The first of them has the latents of the first sample that is no stranger, and so on.
+        told: of the person to draw, for the identity prior; None: there is no prior.
+        sdxl: None for the other base models.
     """
 
     latents: Float[Tensor, "b c h w"]
@@ -38,18 +86,16 @@ class Batch:
     region_features: Float[Tensor, "b n t di"]
     foreground: Float[Tensor, "b 1 h w"]
     region_masks: Float[Tensor, "b n h w"]
-    target_identity: Float[Tensor, "b d"]
-    region_identity: Float[Tensor, "b n d"]
-    words: Int[Tensor, "b a"]
     stranger: Bool[Tensor, " b"]
+    told: Told | None = None
+    sdxl: Sdxl | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     @property
     def twins(self) -> Int[Tensor, " b"]:
         """For each stranger the sample with the same latents that is none; every other sample is its own twin."""
-        twins = torch.arange(len(self.stranger))
+        twins = torch.arange(len(self.stranger), device=self.stranger.device)
         twins[self.stranger] = torch.nonzero(~self.stranger)[: int(self.stranger.sum()), 0]
         return twins
-
-    def rows(self, chosen: Bool[Tensor, " b"]) -> Self:
-        """The chosen samples."""
-        return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})

@@ -84,7 +84,7 @@ class FaceAnalysis:
         Raises:
             InvalidData: the label map shows no face.
         """
-        whole = _at_photo_size(label_map, photo)
+        whole = at_photo_size(label_map, photo)
         masks = region_masks(whole)
         if "face" not in masks:
             raise InvalidData("the label map shows no face; give one with the classes of CelebAMask-HQ")
@@ -165,7 +165,7 @@ class FaceAnalyzer:
         faces = self.detector.detect(pixels)
         chosen = self._choose(faces, order, place, pixels=pixels, name=name)
         parsed = self.parser.parse(pixels, chosen)
-        label_map = _at_photo_size(parsed, pixels)
+        label_map = at_photo_size(parsed, pixels)
         landmarks = chosen.landmarks if chosen.mouth_measured else with_lips(chosen.landmarks, label_map)
         words = None if self.describer is None else self.describer.describe(pixels, label_map=label_map, face=chosen)
         return FaceAnalysis(
@@ -277,7 +277,7 @@ def landmarks_of_labels(label_map: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray
     return np.concatenate([np.stack([left, right, base]), corners]).astype(np.float32)
 
 
-def _at_photo_size(label_map: np.ndarray, photo: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+def at_photo_size(label_map: np.ndarray, photo: np.ndarray) -> UInt8[np.ndarray, "h w"]:
     """The label map itself, or stretched to the photo."""
     if label_map.shape == photo.shape[:2]:
         return label_map

@@ -1,6 +1,7 @@
 """The caption of a face, behind one protocol: a fixed phrase, measured words, or a vision-language model."""
 
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,13 +97,13 @@ class GeometryDescriber:
         self, photo: UInt8[np.ndarray, "h w 3"], *, label_map: UInt8[np.ndarray, "h w"], face: DetectedFace
     ) -> str:
         """See `Describer.describe`."""
-        labels = _around(label_map, face)
+        labels = around_face(label_map, face)
         visible = region_masks(labels)
         if not visible:
             return TEMPLATE
         hair, expression = None, None
         if self.changing:
-            attributes = measure_attributes(_around(photo, face), labels)
+            attributes = measure_attributes(around_face(photo, face), labels)
             hair, expression = attributes.hair, attributes.expression
         words = {
             "face": _face_words(visible.get("face"), hair),
@@ -116,7 +117,7 @@ class GeometryDescriber:
         return f"The person has {listed}."
 
 
-def _around(values: np.ndarray, face: DetectedFace) -> np.ndarray:
+def around_face(values: np.ndarray, face: DetectedFace) -> np.ndarray:
     """The part of a photo or label map around the face, cut at the border."""
     square = Square.around(face.box, scale=_ATTRIBUTES_SCALE)
     left, top = max(0, round(square.left)), max(0, round(square.top))
@@ -235,33 +236,46 @@ class VisionLanguageDescriber:
         label_map: UInt8[np.ndarray, "h w"],  # noqa: ARG002  the model sees the photo
         face: DetectedFace,
     ) -> str:
-        """The paper's facial caption, asked about the part of the photo around the face; see `Describer.describe`."""
-        caption = self.answer(Image.fromarray(_around(photo, face)), self.question)
-        if not any(word in caption.lower() for region in REGIONS for word in region.words):
-            logger.warning("%s named no facial region, so no region gets a token: %r", self.source, caption)
-        return caption
+        """The paper's facial caption; see `Describer.describe`."""
+        return self.facial_captions([photo], [face])[0]
 
-    def describe_overall(self, photo: UInt8[np.ndarray, "h w 3"]) -> str:
-        """The paper's overall caption of the whole photo."""
-        return self.answer(Image.fromarray(photo), OVERALL_QUESTION)
+    def facial_captions(self, photos: Sequence[UInt8[np.ndarray, "h w 3"]], faces: Sequence[DetectedFace]) -> list[str]:
+        """The paper's facial captions, asked about the part of each photo around its face, in one batch."""
+        images = [Image.fromarray(around_face(photo, face)) for photo, face in zip(photos, faces, strict=True)]
+        captions = self.answers(images, self.question)
+        for caption in captions:
+            if not any(word in caption.lower() for region in REGIONS for word in region.words):
+                logger.warning("%s named no facial region, so no region gets a token: %r", self.source, caption)
+        return captions
 
-    def answer(self, image: Image.Image, question: str) -> str:
-        """The model's greedy answer to a question about an image, on one line."""
+    def overall_captions(self, photos: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[str]:
+        """The paper's overall captions of whole photos, in one batch."""
+        return self.answers([Image.fromarray(photo) for photo in photos], OVERALL_QUESTION)
+
+    def answers(self, images: Sequence[Image.Image], question: str) -> list[str]:
+        """The model's greedy answers to one question about several images, on one line each."""
         import torch
 
+        if not images:
+            return []
         processor, model = self._parts
-        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
         inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
+            [_conversation(image, question) for image in images],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
+            processor_kwargs={"padding": len(images) > 1, "padding_side": "left"},
         ).to(self.device, dtype=model.dtype)
         with torch.inference_mode():
             tokens = model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
         new = tokens[:, inputs["input_ids"].shape[1] :]
-        return " ".join(processor.batch_decode(new, skip_special_tokens=True)[0].split())
+        return [" ".join(text.split()) for text in processor.batch_decode(new, skip_special_tokens=True)]
+
+
+def _conversation(image: Image.Image, question: str) -> list[dict[str, Any]]:
+    content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    return [{"role": "user", "content": content}]
 
 
 def still_processor(source: str, *, offline: bool) -> Any:

@@ -1,14 +1,13 @@
 """What the U-Net is told of each sample: conditions are dropped, so that it learns to do without each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from consistentid.dataset.samples import Batch
-from consistentid.training.latent_regression import Told
+from consistentid.dataset.samples import Batch, Told
 
 _Probability = Field(ge=0, le=1)
 
@@ -38,56 +37,88 @@ class ConditionDropout(BaseModel):
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What the U-Net is told of each sample, after dropping.
+class Kept:
+    """Which conditions are kept, for b samples.
 
     Attributes:
-        ids: the text.
-        text: whether it is said.
-        valid: regions that are shown.
-        identity: whether identity embedding and whole features are.
+        text: the prompt.
+        regions: each region.
+        identity: identity embedding and features of the head.
         fused: whether the FacialEncoder fuses regions into the text; it does not for the base model alone.
         scale: of the identity tokens.
     """
 
-    ids: Int[Tensor, "b l"]
     text: Bool[Tensor, " b"]
-    valid: Bool[Tensor, "b n"]
+    regions: Bool[Tensor, "b n"]
     identity: Bool[Tensor, " b"]
     fused: bool
     scale: float
 
+    @classmethod
+    def draw(cls, count: int, regions: int, generator: torch.Generator, *, config: ConditionDropout) -> "Kept":
+        """Drop conditions of `count` samples at random."""
+        kind = float(torch.rand((), generator=generator))
+        scale = float(kind >= config.base_only + config.regions_only)
+        all_kept = keep(count, config.drop_all, generator)
+        text = all_kept & keep(count, config.drop_text, generator)
+        with_regions = text & keep(count, config.drop_regions, generator)
+        return cls(
+            text=text,
+            regions=with_regions[:, None] & (torch.rand(count, regions, generator=generator) >= config.drop_region),
+            identity=all_kept & keep(count, config.drop_identity, generator) & bool(scale),
+            fused=kind >= config.base_only,
+            scale=scale,
+        )
+
+    def rows(self, chosen: slice) -> "Kept":
+        """The chosen samples."""
+        return replace(self, **{name: getattr(self, name)[chosen] for name in ("text", "regions", "identity")})
+
+    def to(self, device: torch.device | str) -> "Kept":
+        """On another device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("text", "regions", "identity")})
+
+    def told(self, told: Told) -> Told:
+        """What is left of what the prior knows."""
+        shown = torch.where(self.regions[..., None], told.regions, told.identity[:, None])
+        return Told(told.identity, told.words * self.text[:, None], shown)
+
+    def of(self, batch: Batch) -> "Kept":
+        """Without the regions that the batch does not have."""
+        return replace(self, regions=self.regions & batch.valid)
+
     @property
     def somebody(self) -> Bool[Tensor, " b"]:
         """Whether anything is told of the person."""
-        return self.identity | self.valid.any(1)
-
-    def told(self, batch: Batch) -> Told:
-        """What is left of the batch, for the prior."""
-        person = batch.target_identity
-        regions = torch.where(self.valid[..., None], batch.region_identity, person[:, None])
-        return Told(person, batch.words * self.text[:, None], regions)
-
-
-def dropped(
-    batch: Batch, empty_ids: Int[Tensor, " l"], generator: torch.Generator, *, config: ConditionDropout
-) -> Conditions:
-    """Drop conditions of a batch at random."""
-    count, kind = len(batch.ids), float(torch.rand((), generator=generator))
-    scale = float(kind >= config.base_only + config.regions_only)
-    all_kept = keep(count, config.drop_all, generator)
-    text = all_kept & keep(count, config.drop_text, generator)
-    valid = batch.valid & text[:, None] & keep(count, config.drop_regions, generator)[:, None]
-    return Conditions(
-        ids=torch.where(text[:, None], batch.ids, empty_ids),
-        text=text,
-        valid=valid & (torch.rand(batch.valid.shape, generator=generator) >= config.drop_region),
-        identity=all_kept & keep(count, config.drop_identity, generator) & bool(scale),
-        fused=kind >= config.base_only,
-        scale=scale,
-    )
+        return self.identity | self.regions.any(1)
 
 
 def keep(count: int, drop: float, generator: torch.Generator) -> Bool[Tensor, " b"]:
     """Which of some samples are not dropped."""
     return torch.rand(count, generator=generator) >= drop
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Everything that is random in a step, for b samples.
+
+    Attributes:
+        noise: standard normal.
+        timesteps: of the noise schedule.
+        kept: conditions.
+        everywhere: whether the noise loss looks at the whole picture, not at the person alone.
+    """
+
+    noise: Float[Tensor, "b c h w"]
+    timesteps: Int[Tensor, " b"]
+    kept: Kept
+    everywhere: Bool[Tensor, " b"]
+
+    def rows(self, chosen: slice) -> "Draws":
+        """The chosen samples."""
+        return Draws(self.noise[chosen], self.timesteps[chosen], self.kept.rows(chosen), self.everywhere[chosen])
+
+    def to(self, device: torch.device | str) -> "Draws":
+        """On another device."""
+        parts = (self.noise, self.timesteps, self.kept, self.everywhere)
+        return Draws(*(part.to(device) for part in parts))  # type: ignore[arg-type]

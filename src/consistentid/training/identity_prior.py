@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from consistentid.training.latent_regression import LatentRegression, Told
+from consistentid.dataset.samples import Told
+from consistentid.training.latent_regression import LatentRegression
 
 _DIRECTIONS = 110
 _FLOOR = 0.5  # of the median variance of a direction, added before dividing: see `IdentityPrior.directions`

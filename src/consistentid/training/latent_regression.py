@@ -1,40 +1,18 @@
 """Latents of a person whom words describe, by linear regression on identity embedding and words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from consistentid.dataset.samples import Told
+
 _SHRINKAGE = 0.05  # ridge penalty, of the variance of a standardised embedding
 _AMPLIFICATION = 1.4  # ridge regression draws people too near to the average
-
-
-@dataclass(frozen=True)
-class Told:
-    """What the U-Net is told of the person to draw.
-
-    Attributes:
-        identity: embedding of the person.
-        words: the stated word of each attribute, counted from 1; 0 where none is stated.
-        regions: embedding of the person whose region is to be drawn, for each region.
-    """
-
-    identity: Float[Tensor, "b d"]
-    words: Int[Tensor, "b a"]
-    regions: Float[Tensor, "b n d"]
-
-    def rows(self, chosen: Bool[Tensor, " b"]) -> Self:
-        """The chosen samples."""
-        return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
-
-    @classmethod
-    def of_people(cls, identity: Float[Tensor, "b d"], words: Int[Tensor, "b a"], *, regions: int) -> Self:
-        """All regions are the person's own."""
-        return cls(identity, words, identity[:, None].expand(-1, regions, -1))
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,23 @@
 """The two losses of the paper and the weights of the first."""
 
 from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
-from diffusers import SchedulerMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 LOCALISATION_WEIGHT = 0.01  # section 3.3 of arXiv:2404.16771
+
+
+class NoiseScheduler(Protocol):
+    """What training asks of diffusers' DDPM and DDIM schedulers."""
+
+    alphas_cumprod: Tensor
+    config: Any
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...  # noqa: D102
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -25,19 +36,15 @@ class Losses:
         return {"loss": self.total, **{name: value for name, value in parts.items() if value is not None}}
 
 
-def noise_loss(
-    prediction: Float[Tensor, "b c h w"],
-    target: Float[Tensor, "b c h w"],
-    weights: Float[Tensor, " b"],
-    mask: Float[Tensor, "b 1 h w"],
-) -> Tensor:
-    """Mean squared error over the pixels of the mask (all ones, or the person), weighted by sample."""
+def noise_losses(
+    prediction: Float[Tensor, "b c h w"], target: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, " b"]:
+    """Mean squared error of each sample over the pixels of the mask (all ones, or the person)."""
     squared = (prediction.float() - target.float()).square().mean(1, keepdim=True)
-    per_sample = (squared * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
-    return (weights * per_sample).mean()
+    return (squared * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
 
 
-def signal_to_noise(scheduler: SchedulerMixin, timesteps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+def signal_to_noise(scheduler: NoiseScheduler, timesteps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
     """alpha-bar / (1 - alpha-bar) at each timestep; 0 at the last one with zero terminal SNR."""
     kept: Tensor = scheduler.alphas_cumprod[timesteps.cpu()].to(timesteps.device)
     return kept / (1 - kept)
@@ -51,8 +58,8 @@ def min_snr_weights(snr: Float[Tensor, " b"], *, prediction_type: str, gamma: fl
 
 def localisation_loss(
     maps: Float[Tensor, "b h q n"], masks: Float[Tensor, "b n q"], valid: Bool[Tensor, "b n"]
-) -> Tensor:
-    """Attention of each region's token outside its region minus inside, of one layer.
+) -> Float[Tensor, " b"]:
+    """Attention of each region's token outside its region minus inside, of one layer, for each sample.
 
     Each map is divided by its maximum, as in the release, so that the loss does not depend on how many pixels there
     are. Samples without regions count as zero.
@@ -70,4 +77,4 @@ def localisation_loss(
     mean_outside = (maps * outside).sum(-1) / outside.sum(-1).clamp(min=1e-6)
     mean_inside = (maps * inside).sum(-1) / inside.sum(-1).clamp(min=1e-6)
     per_region = (mean_outside - mean_inside) * valid[:, None]
-    return (per_region.sum(-1) / valid.sum(-1).clamp(min=1)[:, None]).mean()
+    return (per_region.sum(-1) / valid.sum(-1).clamp(min=1)[:, None]).mean(1)

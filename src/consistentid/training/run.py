@@ -1,17 +1,24 @@
 """`consistentid train CONFIG.yaml`: read the configuration and start what it describes."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from PIL import Image
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from consistentid.errors import InvalidData
+from consistentid.training.adapter.config import AdapterTrainingConfig
 from consistentid.training.embedded.config import EmbeddedConfig
+from consistentid.training.loop import Validation
+
+TrainingConfig = EmbeddedConfig | AdapterTrainingConfig
+Portraits = Callable[[Path], Validation]
+_ANY: TypeAdapter[TrainingConfig] = TypeAdapter(Annotated[TrainingConfig, Field(discriminator="kind")])
 
 
-def load_config(path: Path) -> EmbeddedConfig:
+def load_config(path: Path) -> TrainingConfig:
     """Read and check a configuration.
 
     Raises:
@@ -20,33 +27,33 @@ def load_config(path: Path) -> EmbeddedConfig:
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise InvalidData(f"{path} does not exist; configs/embedded.yaml is an example") from None
+        raise InvalidData(f"{path} does not exist; configs/ has examples") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidData(f"{path} is no YAML: {error}") from error
     try:
-        return EmbeddedConfig.model_validate(values)
+        return _ANY.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "whole file"
         raise InvalidData(f"{path}: {where}: {first['msg']}") from error
 
 
-def run(
-    config_path: Path,
-    *,
-    photos: Path | None = None,
-    out: Path | None = None,
-    portraits: Callable[[Path], Image.Image] | None = None,
-) -> Path:
-    """Train and return the folder of the finished model.
+def run(config: TrainingConfig, *, portraits: Portraits | None = None, max_minutes: float | None = None) -> Path:
+    """Train and return the folder of the result.
 
     Args:
-        config_path: a YAML file.
-        photos: instead of the folder in the configuration.
-        out: likewise.
-        portraits: makes validation portraits with the model in a folder.
-    """
-    from consistentid.training.embedded.chain import Chain
+        config: what to train.
+        portraits: makes validation portraits with the model or adapter in a folder.
+        max_minutes: of the whole run.
 
-    changes = {key: value for key, value in {"photos": photos, "out": out}.items() if value is not None}
-    return Chain(load_config(config_path).model_copy(update=changes), portraits=portraits).run()
+    Raises:
+        InvalidSettings: it was stopped before its end; the same call goes on.
+    """
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    if isinstance(config, EmbeddedConfig):
+        from consistentid.training.embedded.chain import Chain
+
+        return Chain(config, portraits=portraits, deadline=deadline).run()
+    from consistentid.training.adapter.trainer import AdapterTrainer
+
+    return AdapterTrainer(config, portraits=portraits, deadline=deadline).run()

@@ -1,28 +1,31 @@
-"""One training step: Batch -> Losses. Pure: everything random comes from the generator."""
+"""One training step: Batch -> Losses. Pure: everything random is in the draws."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
-from transformers import CLIPTextModel
+from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from consistentid.dataset.samples import Batch
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.adapter import IdentityAdapter
-from consistentid.training.attention import AttentionRecorder
-from consistentid.training.conditions import ConditionDropout, Conditions, dropped, keep
+from consistentid.identity.attention_maps import AttentionRecorder
+from consistentid.identity.text import encode_stream
+from consistentid.training.conditions import ConditionDropout, Draws, Kept, keep
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.losses import (
     LOCALISATION_WEIGHT,
     Losses,
+    NoiseScheduler,
     localisation_loss,
     min_snr_weights,
-    noise_loss,
+    noise_losses,
     signal_to_noise,
 )
 from consistentid.training.teacher import Teacher
@@ -61,85 +64,118 @@ class StepConfig(ConditionDropout):
     stranger_from: float = Field(default=0.9, ge=0, lt=1)
     contrast_weight: float = Field(default=0.0, ge=0)
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether the identity prior has a say."""
+        return self.prior_weight + self.contrast_weight > 0
+
 
 @dataclass(frozen=True)
 class TrainingModels:
     """What a step needs; the adapter is attached to the U-Net.
 
     Attributes:
+        text_encoders: one, or SDXL's two.
+        scheduler: adds noise; tells what is to be predicted.
         zero_features: hidden states of the zero image, for dropped identities.
-        empty_ids: the empty prompt.
+        empty_ids: the empty prompt, for each text encoder.
         recorder: entered by the caller when eq. 1 is wanted.
         prior: to be followed, where `StepConfig.prior_weight` says so.
     """
 
     unet: UNet2DConditionModel
-    text_encoder: CLIPTextModel
+    text_encoders: tuple[PreTrainedModel, ...]
     adapter: IdentityAdapter
-    scheduler: DDIMScheduler
+    scheduler: NoiseScheduler
     zero_features: Float[Tensor, "t di"]
-    empty_ids: Int[Tensor, " l"]
+    empty_ids: tuple[Int[Tensor, " l"], ...]
     recorder: AttentionRecorder | None = None
     prior: IdentityPrior | None = None
 
 
-def training_step(models: TrainingModels, batch: Batch, generator: torch.Generator, *, config: StepConfig) -> Losses:
+def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config: StepConfig) -> Losses:
     """Noise loss and eq. 1 on the samples that show their own reference; all follow the prior."""
     own, twins = ~batch.stranger, batch.twins
-    count = models.scheduler.config.num_train_timesteps
-    timesteps = (spread(len(own), generator) ** config.timestep_power * count).long().clamp(max=count - 1)[twins]
-    noisy, target = _noised(models.scheduler, batch.latents, timesteps, generator, twins)
-    conditions = dropped(batch, models.empty_ids, generator, config=config)
-    models.adapter.set_scale(conditions.scale)
-    recorder = models.recorder if config.localisation_weight and conditions.fused else None
-    with recorder.recording(batch.positions) if recorder else nullcontext():
-        prediction = _predict(models, batch, conditions, noisy, timesteps)
-    noise = _weighted_noise_loss(
-        models.scheduler, prediction[own], target[own], timesteps[own], batch.rows(own), generator, config=config
-    )
+    timesteps, kept = draws.timesteps[twins], draws.kept.of(batch)
+    noisy, target = noised(models.scheduler, batch.latents, timesteps, draws.noise[twins])
+    models.adapter.set_scale(kept.scale)
+    recorder = models.recorder if config.localisation_weight and kept.fused else None
+    with recorder.recording() if recorder else nullcontext():
+        prediction = predict(models, batch, kept, noisy, timesteps)
+    weights = _noise_weights(models.scheduler, timesteps, config=config)
+    squared = noise_losses(prediction, target, _mask(batch, draws.everywhere, config=config))
+    noise = (weights * squared)[own].mean()
     total, localisation, prior, contrast = noise, None, None, None
     if recorder:
-        localisation = _localisation(recorder, batch, conditions.valid, own)
+        localisation = localisation_of(recorder, batch, kept.regions & own[:, None])
         total = total + config.localisation_weight * localisation
-    if models.prior is not None and conditions.fused and config.prior_weight + config.contrast_weight:
-        teacher = Teacher(models.prior, models.scheduler, prediction, noisy, timesteps, conditions.told(batch))
-        told, least = conditions.somebody, torch.where(own, config.prior_from, config.stranger_from)
+    if models.prior is not None and batch.told is not None and kept.fused and config.is_taught:
+        teacher = Teacher(models.prior, models.scheduler, prediction, noisy, timesteps, kept.told(batch.told))
+        told, least = kept.somebody, torch.where(own, config.prior_from, config.stranger_from)
+        count = models.scheduler.config.num_train_timesteps
         prior = teacher.follow(told & (timesteps >= least * count))
         contrast = teacher.contrast(told & told[twins] & batch.stranger, twins)
         total = total + config.prior_weight * prior + config.contrast_weight * contrast
     return Losses(total, noise, localisation, prior, contrast)
 
 
-def _predict(
+def predict(
     models: TrainingModels,
     batch: Batch,
-    conditions: Conditions,
+    kept: Kept,
     noisy: Float[Tensor, "b c h w"],
     timesteps: Int[Tensor, " b"],
 ) -> Float[Tensor, "b c h w"]:
-    """The U-Net's prediction under the conditions."""
-    text = models.text_encoder(conditions.ids).last_hidden_state
-    if conditions.fused:
-        text = models.adapter.facial_encoder(text, batch.region_features, batch.positions, conditions.valid)
-    kept = conditions.identity
-    features = torch.where(kept[:, None, None], batch.whole_features, models.zero_features)
-    return predict(models, noisy, timesteps, text, batch.identity_embedding * kept[:, None], features)
+    """The U-Net's prediction when it is told the conditions that are kept."""
+    text, added = _encoded_text(models, batch, kept)
+    if kept.fused:
+        text = models.adapter.facial_encoder(text, batch.region_features, batch.positions, kept.regions)
+    features = torch.where(kept.identity[:, None, None], batch.whole_features, models.zero_features)
+    return run_unet(
+        models, noisy, timesteps, text, batch.identity_embedding * kept.identity[:, None], features, **added
+    )
 
 
-def predict(
+def run_unet(
     models: TrainingModels,
     noisy: Float[Tensor, "b c h w"],
     timesteps: Int[Tensor, " b"],
     text: Float[Tensor, "b l dt"],
     identity: Float[Tensor, "b d"],
     image_features: Float[Tensor, "b t di"],
+    **added: Tensor,
 ) -> Float[Tensor, "b c h w"]:
-    """The U-Net's prediction for texts, identity embeddings and hidden states of the reference's head."""
+    """The U-Net's prediction for texts, identity embeddings, hidden states of the reference's head and SDXL's own."""
     models.adapter.set_image_features(image_features)
     prediction: Tensor = models.unet(
-        noisy, timesteps, text, added_cond_kwargs={"image_embeds": [identity[:, None]]}
+        noisy, timesteps, text, added_cond_kwargs={"image_embeds": [identity[:, None]], **added}
     ).sample
     return prediction
+
+
+def _encoded_text(models: TrainingModels, batch: Batch, kept: Kept) -> tuple[Tensor, dict[str, Tensor]]:
+    """Embeddings of the prompts, and what SDXL gets besides."""
+    streams = [batch.ids] if batch.sdxl is None else [batch.ids, batch.sdxl.ids]
+    said = [torch.where(kept.text[:, None], ids, empty) for ids, empty in zip(streams, models.empty_ids, strict=True)]
+    layer = models.adapter.config.quirks.text_layer
+    encoded = [encode_stream(*pair, layer=layer) for pair in zip(models.text_encoders, said, strict=True)]
+    text = torch.cat([one.tokens for one in encoded], dim=-1)
+    if batch.sdxl is None:
+        return text, {}
+    pooled = encoded[-1].pooled
+    assert pooled is not None  # SDXL's second text encoder has a projection
+    return text, {"text_embeds": pooled, "time_ids": batch.sdxl.time_ids}
+
+
+def draw_step(
+    shape: tuple[int, ...], scheduler: NoiseScheduler, generator: torch.Generator, *, config: StepConfig
+) -> Draws:
+    """Everything random of a step on latents of a shape (b, c, h, w)."""
+    steps = scheduler.config.num_train_timesteps
+    timesteps = (spread(shape[0], generator) ** config.timestep_power * steps).long().clamp(max=steps - 1)
+    noise = torch.randn(shape, generator=generator)
+    kept = Kept.draw(shape[0], len(REGION_NAMES), generator, config=config)
+    return Draws(noise, timesteps, kept, keep(shape[0], config.foreground, generator))
 
 
 def spread(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:
@@ -147,48 +183,45 @@ def spread(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:
     return (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
 
 
-def _noised(
-    scheduler: DDIMScheduler,
+def noised(
+    scheduler: NoiseScheduler,
     latents: Float[Tensor, "b c h w"],
     timesteps: Int[Tensor, " b"],
-    generator: torch.Generator,
-    twins: Int[Tensor, " b"],
-) -> tuple[Tensor, Tensor]:
-    """Noisy latents, the same for twins, and what the U-Net is to predict."""
-    noise = torch.randn(latents.shape, generator=generator)[twins]
+    noise: Float[Tensor, "b c h w"],
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+    """Noisy latents, and what the U-Net is to predict."""
     noisy = scheduler.add_noise(latents, noise, timesteps)
     if scheduler.config.prediction_type == "v_prediction":
         return noisy, scheduler.get_velocity(latents, noise, timesteps)
     return noisy, noise
 
 
-def _weighted_noise_loss(
-    scheduler: DDIMScheduler,
-    prediction: Tensor,
-    target: Tensor,
-    timesteps: Tensor,
-    batch: Batch,
-    generator: torch.Generator,
-    *,
-    config: StepConfig,
-) -> Tensor:
-    weights = torch.ones(len(target), device=target.device)
-    if config.weighting == "min-snr":
-        snr = signal_to_noise(scheduler, timesteps)
-        weights = min_snr_weights(snr, prediction_type=scheduler.config.prediction_type)
-    everywhere = keep(len(target), config.foreground, generator)
+def localisation_of(recorder: AttentionRecorder, batch: Batch, valid: Bool[Tensor, "b n"]) -> Tensor:
+    """Eq. 1 of the recorded forward pass, mean over layers and over the samples that are no strangers."""
+    layers = [
+        localisation_loss(maps, map_masks(batch.region_masks, maps.shape[2]), valid)
+        for maps in recorder.maps(batch.positions)
+    ]
+    own: Tensor = ~batch.stranger
+    return (torch.stack(layers).mean(0) * own).sum() / own.sum().clamp(min=1)
+
+
+def map_masks(masks: Float[Tensor, "b n h w"], pixels: int) -> Float[Tensor, "b n q"]:
+    """Masks at the resolution of attention maps with so many pixels, which have the latents' proportions."""
+    height, width = masks.shape[2:]
+    shrunk = round((height * width / pixels) ** 0.5)
+    return F.adaptive_avg_pool2d(masks, (-(-height // shrunk), -(-width // shrunk))).flatten(2)
+
+
+def _noise_weights(scheduler: NoiseScheduler, timesteps: Int[Tensor, " b"], *, config: StepConfig) -> Tensor:
+    if config.weighting == "plain":
+        return torch.ones(len(timesteps), device=timesteps.device)
+    snr = signal_to_noise(scheduler, timesteps)
+    return min_snr_weights(snr, prediction_type=scheduler.config.prediction_type)
+
+
+def _mask(batch: Batch, everywhere: Bool[Tensor, " b"], *, config: StepConfig) -> Float[Tensor, "b 1 h w"]:
+    """Weight of each place in the noise loss."""
     mask = torch.where(everywhere[:, None, None, None], torch.ones_like(batch.foreground), batch.foreground)
     mask = mask + config.face_weight * batch.region_masks[:, _FACE : _FACE + 1]
-    mask = mask + config.detail_weight * batch.region_masks[:, _DETAILS].amax(1, keepdim=True)
-    return noise_loss(prediction, target, weights, mask)
-
-
-def _localisation(
-    recorder: AttentionRecorder, batch: Batch, valid: Bool[Tensor, "b n"], rows: Bool[Tensor, " b"]
-) -> Tensor:
-    layers = []
-    for maps in recorder.maps:
-        side = round(maps.shape[2] ** 0.5)
-        masks = torch.nn.functional.adaptive_avg_pool2d(batch.region_masks, side)
-        layers.append(localisation_loss(maps[rows], masks[rows].flatten(2), valid[rows]))
-    return torch.stack(layers).mean()
+    return mask + config.detail_weight * batch.region_masks[:, _DETAILS].amax(1, keepdim=True)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from diffusers import DDIMScheduler
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from consistentid.dataset.samples import Told
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.latent_regression import Told
+from consistentid.training.losses import NoiseScheduler
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Teacher:
     """The identity prior beside what the U-Net predicted of noisy latents."""
 
     prior: IdentityPrior
-    scheduler: DDIMScheduler
+    scheduler: NoiseScheduler
     prediction: Float[Tensor, "b c h w"]
     noisy: Float[Tensor, "b c h w"]
     timesteps: Int[Tensor, " b"]
@@ -38,7 +38,7 @@ class Teacher:
 
     @cached_property
     def _alphas(self) -> Float[Tensor, " b"]:
-        return self.scheduler.alphas_cumprod[self.timesteps]
+        return self.scheduler.alphas_cumprod.to(self.timesteps.device)[self.timesteps]
 
     @cached_property
     def _clean(self) -> Float[Tensor, "b c h w"]:

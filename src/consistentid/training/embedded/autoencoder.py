@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from consistentid.faces.crops import alignment, mirror_landmarks
 from consistentid.faces.dlib_resnet import CHIP_SIZE, DlibFaceResNet
+from consistentid.training.share import Share
 
 _WIDTH = 64
 _FEATURE_BLOCKS = (2, 6, 9)  # the recogniser's last blocks of 32, 64 and 128 channels
@@ -82,8 +83,9 @@ class AutoencoderTask:
     def _distance(self) -> FeatureDistance:
         return FeatureDistance(self.recogniser)
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, share: Share) -> dict[str, Tensor]:
         """See `Task.losses`."""
+        generator = share.generator()
         images, landmarks = random_squares(self.photos, self.landmarks, self.batch_size, self.size, generator)
         latents = self.autoencoder.encode(images).latents
         noise = torch.randn(latents.shape, generator=generator)

@@ -22,19 +22,19 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
-from consistentid.dataset.build import build_records
-from consistentid.dataset.holdout import split
-from consistentid.dataset.record import FGIDRecord
+from consistentid.dataset.builder import build_dataset
+from consistentid.dataset.holdout import held_out_rows
+from consistentid.dataset.quality import Rules
+from consistentid.dataset.selection import Selection
+from consistentid.dataset.settings import BuildSettings
+from consistentid.dataset.shards import FGIDDataset
+from consistentid.dataset.wording import corpus
 from consistentid.errors import InvalidSettings
 from consistentid.faces.crops import Square, crop_square
-from consistentid.faces.detection import DlibDetector
-from consistentid.faces.parsing import SegformerParser
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
-from consistentid.images import load_photo
 from consistentid.prompting.style import ALIGNED
 from consistentid.training.embedded import store
 from consistentid.training.embedded.autoencoder import AutoencoderTask, new_autoencoder
-from consistentid.training.embedded.captions import corpus
 from consistentid.training.embedded.config import DiffusionStage, EmbeddedConfig
 from consistentid.training.embedded.diffusion import (
     DiffusionTask,
@@ -54,7 +54,8 @@ from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.text_warmup import TextTask
 from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.loop import LoopConfig, Task, Validate, fit
+from consistentid.training.loop import Task, Validate, Validation, fit
+from consistentid.training.loop_config import LoopConfig, until
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
 
@@ -65,7 +66,7 @@ _CROP = 192  # px of the crops that the autoencoder sees
 _CROP_SCALE = 2.4
 _PARSER_CROP = 256
 _CHUNK = 50
-EMBEDDED = Path(__file__).resolve().parents[2] / "embedded"
+_RULES = Rules(min_side=96, min_face=40)  # targets have 128 px
 
 
 @dataclass
@@ -74,11 +75,13 @@ class Chain:
 
     Attributes:
         config: all stages.
-        portraits: makes a sheet of portraits with the model in a folder; called during the U-Net stages.
+        portraits: makes portraits with the model in a folder and measures them; called during the U-Net stages.
+        deadline: of `time.monotonic`, when the run is to stop.
     """
 
     config: EmbeddedConfig
-    portraits: Callable[[Path], Image.Image] | None = None
+    portraits: Callable[[Path], Validation] | None = None
+    deadline: float | None = None
 
     def run(self) -> Path:
         """Train everything and return the folder of the finished model."""
@@ -98,22 +101,19 @@ class Chain:
         return target
 
     @cached_property
-    def records(self) -> list[FGIDRecord]:
+    def dataset(self) -> FGIDDataset:
         """Every usable photo."""
         if self.config.photos is None:
             raise InvalidSettings("no photos: name a folder in the configuration or with --photos")
-        return build_records(
-            self.config.photos,
-            self.config.out / "records",
-            detector=DlibDetector(),
-            parser=SegformerParser(EMBEDDED / "parser"),
-            caption=ALIGNED.template,
-        )
+        folder = self.config.out / "dataset"
+        build_dataset([self.config.photos], folder, settings=BuildSettings(rules=_RULES))
+        return FGIDDataset.open(folder)
 
     @cached_property
-    def training_records(self) -> list[FGIDRecord]:
+    def training_records(self) -> Selection:
         """Without the held-out people."""
-        return split(self.records)[0]
+        held_out = set(held_out_rows(self.dataset.column("person")))
+        return Selection(self.dataset, tuple(row for row in range(len(self.dataset)) if row not in held_out))
 
     @cached_property
     def encoder(self) -> DlibImageEncoder:
@@ -136,7 +136,7 @@ class Chain:
             model = new_autoencoder().to(memory_format=torch.channels_last)
             crops, batch_size = _crops(self.training_records, _CROP_SCALE, _CROP), self.config.autoencoder.batch_size
             task = AutoencoderTask(model, crops, self._crop_landmarks, self.encoder.network, batch_size=batch_size)
-            self._finish(fit(task, self.config.autoencoder.loop, folder=folder), folder)
+            self._finish(self._fit(task, self.config.autoencoder.loop, folder=folder), folder)
             model.register_to_config(scaling_factor=1 / float(encode(model, crops[:512]).float().std()))
             _save_whole(model, folder / "final")
         source = self.config.start_from / "vae" if self.config.start_from else folder / "final"
@@ -145,8 +145,9 @@ class Chain:
 
     @property
     def _crop_landmarks(self) -> Tensor:
-        squares = [Square.around(record.box, scale=_CROP_SCALE) for record in self.training_records]
-        found = [s.points(np.array(r.landmarks), _CROP) for s, r in zip(squares, self.training_records, strict=True)]
+        boxes, landmarks = (self.dataset.column(name) for name in ("box", "landmarks"))
+        squares = {row: Square.around(tuple(boxes[row]), scale=_CROP_SCALE) for row in self.training_records.rows}
+        found = [square.points(np.asarray(landmarks[row]), _CROP) for row, square in squares.items()]
         return torch.from_numpy(np.stack(found))
 
     @cached_property
@@ -159,7 +160,7 @@ class Chain:
             photos = _crops(self.training_records, STORED_SCALE, _PARSER_CROP)
             labels = _crops(self.training_records, STORED_SCALE, _PARSER_CROP, labels=True)
             task = ParserTask(model, photos, labels, batch_size=self.config.parser.batch_size)
-            self._finish(fit(task, self.config.parser.loop, folder=folder), folder)
+            self._finish(self._fit(task, self.config.parser.loop, folder=folder), folder)
             _save_whole(model, folder / "final")
         source = self.config.start_from / "parser" if self.config.start_from else folder / "final"
         return SegformerForSemanticSegmentation.from_pretrained(source, dtype=torch.float32)
@@ -168,11 +169,11 @@ class Chain:
     def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
         """Stage 3: targets, references and latents."""
         sizes, records = self.config.store, self.training_records
-        made_of = [sizes.model_dump_json(), *(record.model_dump_json() for record in records)]
-        folder = self.config.out / "store" / f"{zlib.crc32(''.join(made_of).encode()):08x}"  # other photos, other store
+        made_of = sizes.model_dump_json() + self.dataset.manifest.fingerprint
+        folder = self.config.out / "store" / f"{zlib.crc32(made_of.encode()):08x}"  # other photos, other store
         folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, len(records), _CHUNK)
-        chunks = [records[start : start + _CHUNK] for start in starts]
+        chunks = [records.part(start, _CHUNK) for start in starts]
         with ProcessPoolExecutor(sizes.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             if not (folder / "targets.safetensors").is_file():
                 make = partial(store.build_targets, variants=sizes.target_variants, seed=0)
@@ -221,7 +222,7 @@ class Chain:
         """Stage 4: text encoder and FacialEncoder, before the U-Net learns to ignore them."""
         text, tokens = self.config.text, self.config.tokens
         tokenize = facial_prompt_tokenizer(self.tokenizer)
-        self._warm_up_with("text", TextTask(models.text_encoder, tokenize, batch_size=text.batch_size), text.loop)
+        self._warm_up_with("text", TextTask(models.text_encoders[0], tokenize, batch_size=text.batch_size), text.loop)
         task = TokenTask(models, self._sampler(contradict=0.0), tokens.batch_size)
         with task.recorder:
             self._warm_up_with("tokens", task, tokens.loop)
@@ -229,7 +230,7 @@ class Chain:
     def _warm_up_with(self, name: str, task: Task, loop: LoopConfig) -> None:
         folder = self.config.out / name
         if not (folder / "final").is_dir():
-            self._finish(fit(task, loop, folder=folder), folder)
+            self._finish(self._fit(task, loop, folder=folder), folder)
             save_modules(folder / "final", task.modules)
         load_modules(folder / "final", task.modules)
 
@@ -237,41 +238,47 @@ class Chain:
         sampler = self._sampler(contradict=stage.contradict, strangers=stage.strangers)
         validate = self._validation(models, folder) if self.portraits else None
         with models.recorder or nullcontext():
-            return fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
+            return self._fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
 
     def _sampler(self, *, contradict: float, strangers: float = 0.0) -> StoreSampler:
         targets, references, latents = self.sampler_parts
-        names = {person: index for index, person in enumerate(dict.fromkeys(r.person for r in self.training_records))}
+        everybody = self.dataset.column("person")
+        people = [everybody[row] for row in self.training_records.rows]
+        names = {person: index for index, person in enumerate(dict.fromkeys(people))}
         return StoreSampler(
             latents=latents,
             targets=targets,
             references=references,
-            persons=torch.tensor([names[record.person] for record in self.training_records]),
+            persons=torch.tensor([names[person] for person in people]),
             tokenize=facial_prompt_tokenizer(self.tokenizer),
             contradict=contradict,
             strangers=strangers,
         )
 
     def _validation(self, models: TrainingModels, folder: Path) -> Validate:
-        def validate(step: int) -> Image.Image:
+        def validate(step: int, _: object) -> Validation:
             assert self.portraits is not None
-            sheet = self.portraits(self._export(models, folder / "preview"))
-            sheet.save(folder / f"portraits-{step:08d}.png")
-            return sheet
+            made = self.portraits(self._export(models, folder / "preview"))
+            if made.picture is not None:
+                made.picture.save(folder / f"portraits-{step:08d}.png")
+            return made
 
         return validate
+
+    def _fit(self, task: Task, loop: LoopConfig, *, folder: Path, validate: Validate | None = None) -> bool:
+        return fit(task, until(loop, self.deadline), folder=folder, validate=validate)
 
     def _finish(self, finished: bool, folder: Path) -> None:
         if not finished:
             raise InvalidSettings(f"stage {folder.name} was stopped by max_minutes; run the same command to go on")
 
 
-def _crops(records: list[FGIDRecord], scale: float, size: int, *, labels: bool = False) -> Tensor:
+def _crops(records: Selection, scale: float, size: int, *, labels: bool = False) -> Tensor:
     """Square crops (n, size, size, 3), or label maps (n, size, size)."""
     crops = []
     for record in records:
         square = Square.around(record.box, scale=scale)
-        image = Image.open(record.label_map) if labels else load_photo(record.photo)
+        image = Image.fromarray(record.open_label_map()) if labels else record.open_photo()
         crops.append(np.asarray(crop_square(image, square, size, nearest=labels)))
     return torch.from_numpy(np.stack(crops))
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from consistentid.training.loop import LoopConfig
+from consistentid.training.loop_config import LoopConfig
 from consistentid.training.step import StepConfig
 
 

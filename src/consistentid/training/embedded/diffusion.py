@@ -12,16 +12,17 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from consistentid.faces.dlib_resnet import CHIP_SIZE
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.attention_maps import AttentionRecorder, cross_attention_layers
 from consistentid.identity.config import AdapterConfig
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.facial_prompt import compose_facial_prompt, plain_ids
 from consistentid.prompting.style import ALIGNED
-from consistentid.training.attention import AttentionRecorder, cross_attention_layers
 from consistentid.training.embedded.config import AdapterSizes, DiffusionStage
 from consistentid.training.embedded.models import new_scheduler, new_text_encoder, new_unet
 from consistentid.training.embedded.sampler import StoreSampler, Tokenize
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.step import TrainingModels, training_step
+from consistentid.training.share import Share
+from consistentid.training.step import TrainingModels, draw_step, training_step
 
 LOCALISED_PIXELS = 8  # eq. 1 looks at the attention at 8 x 8; at 4 x 4 a region is smaller than a pixel
 
@@ -56,11 +57,11 @@ def _assembled(
     black = torch.zeros(1, 3, CHIP_SIZE, CHIP_SIZE)
     return TrainingModels(
         unet=unet.to(memory_format=torch.channels_last),
-        text_encoder=text_encoder,
+        text_encoders=(text_encoder,),
         adapter=adapter,
         scheduler=new_scheduler(),
         zero_features=encoder.encode(black)[0].float(),
-        empty_ids=plain_ids("", tokenizer, ALIGNED.length)[0],
+        empty_ids=(plain_ids("", tokenizer, ALIGNED.length)[0],),
     )
 
 
@@ -90,17 +91,19 @@ class DiffusionTask:
         """See `Task.modules`."""
         return trained_modules(self.models)
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, share: Share) -> dict[str, Tensor]:
         """See `Task.losses`."""
+        config, generator, device = self.stage.step, share.generator(), self.models.unet.device
         batch = self.sampler.draw(self.stage.batch_size, generator)
-        return training_step(self.models, batch, generator, config=self.stage.step).named()
+        draws = draw_step(tuple(batch.latents.shape), self.models.scheduler, generator, config=config)
+        return training_step(self.models, batch.to(device), draws.to(device), config=config).named()
 
 
 def trained_modules(models: TrainingModels) -> dict[str, nn.Module]:
     """Networks that a stage may change; projector, k/v branch and LoRAs live inside the U-Net."""
     return {
         "unet": models.unet,
-        "text_encoder": models.text_encoder,
+        "text_encoder": models.text_encoders[0],
         "facial_encoder": models.adapter.facial_encoder,
     }
 
@@ -109,7 +112,7 @@ def choose_trained(models: TrainingModels, parts: Iterable[str]) -> None:
     """Let only the named parts require gradients."""
     chosen = set(parts)
     models.unet.requires_grad_("base" in chosen)
-    models.text_encoder.requires_grad_("text_encoder" in chosen)
+    models.text_encoders[0].requires_grad_("text_encoder" in chosen)
     for group, parameters in models.adapter.parameters_by_group().items():
         for parameter in parameters.values():
             parameter.requires_grad_(group in chosen)

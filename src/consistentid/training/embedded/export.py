@@ -28,7 +28,7 @@ def export_model(
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     unet, text_encoder, adapter, autoencoder, parser = deepcopy(
-        (models.unet, models.text_encoder, models.adapter, autoencoder, parser)
+        (models.unet, models.text_encoders[0], models.adapter, autoencoder, parser)
     )
     adapter.detach()
     pipeline = StableDiffusionPipeline(

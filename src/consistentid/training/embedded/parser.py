@@ -16,6 +16,7 @@ from consistentid.faces.analysis import landmarks_of_labels
 from consistentid.faces.crops import alignment
 from consistentid.faces.parsing import FACE_ZOOM, IMAGE_MEAN, IMAGE_STD, with_position
 from consistentid.faces.regions import BACKGROUND, LABEL_NAMES, MIRRORED_LABELS
+from consistentid.training.share import Share
 
 STORED_SCALE = 3.0  # side of a training crop / side of the face box: wider than the parser's view, to move in it
 SIZE = 192  # px of the parser's view
@@ -87,8 +88,9 @@ class ParserTask:
         """See `Task.modules`."""
         return {"parser": self.parser}
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, share: Share) -> dict[str, Tensor]:
         """See `Task.losses`."""
+        generator = share.generator()
         config: Any = self.parser.config
         usable, views = self._views
         rows = torch.randint(len(usable), (self.batch_size,), generator=generator)

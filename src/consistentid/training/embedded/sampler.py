@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from consistentid.dataset.samples import Batch
+from consistentid.dataset.samples import Batch, Told
+from consistentid.dataset.wording import Attributes, random_prompt
 from consistentid.faces.regions import REGION_NAMES
-from consistentid.training.embedded.captions import Attributes, random_prompt
 from consistentid.training.embedded.store import (
     BACKGROUNDS,
     EXPRESSIONS,
@@ -86,10 +86,12 @@ class StoreSampler:
             region_features=shown.regions(self.references),
             foreground=self.targets.foreground[photos, variants][:, None].float(),
             region_masks=self.targets.regions[photos, variants].float(),
-            target_identity=identity,
-            region_identity=shown.region_people(identity, self.references.identity[:, 0]),
-            words=torch.tensor([text.words for text in texts])[:, PRIOR_WORDS],
             stranger=torch.from_numpy(stranger),
+            told=Told(
+                identity,
+                torch.tensor([text.words for text in texts])[:, PRIOR_WORDS],
+                shown.region_people(identity, self.references.identity[:, 0]),
+            ),
         )
 
     @cached_property

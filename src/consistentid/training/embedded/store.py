@@ -1,7 +1,6 @@
 """Everything the diffusion stages read, computed once: target crops with captions, and references with features."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from consistentid.dataset.record import FGIDRecord
+from consistentid.dataset.selection import Selection
 from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, measure_attributes
 from consistentid.faces.crops import Square, align_face, crop_square, mirror_landmarks
 from consistentid.faces.regions import REGION_NAMES, region_masks
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.identity.reference import aligned_reference
-from consistentid.images import load_photo
-from consistentid.training.embedded.augment import (
+from consistentid.training.augment import (
     Portrait,
     jitter_colour,
     paste_mouth,
@@ -116,12 +115,12 @@ def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "
 
 def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
     """The square of a record's photo and of its label map."""
-    photo = crop_square(load_photo(record.photo), square, size)
-    label_map = crop_square(Image.open(record.label_map), square, size, nearest=True)
+    photo = crop_square(record.open_photo(), square, size)
+    label_map = crop_square(Image.fromarray(record.open_label_map()), square, size, nearest=True)
     return Portrait(np.asarray(photo), np.asarray(label_map))
 
 
-def build_targets(first: int, records: Sequence[FGIDRecord], *, variants: int, seed: int) -> Targets:
+def build_targets(first: int, records: Selection, *, variants: int, seed: int) -> Targets:
     """Targets of a slice of the records that begins at index `first`.
 
     Faces lie in one place but for small shifts; every second one is mirrored, and from the third variant on hair and
@@ -151,7 +150,7 @@ def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple
         background = str(rng.choice(list(BACKGROUND_COLOURS)))
         portrait = replace_background(portrait, background, rng)
     words = (
-        GENDERS.index(record.gender),
+        GENDERS.index(record.gender or record.gender_estimated),
         EXPRESSIONS.index(measured.expression),
         HAIRS.index(hair),
         BACKGROUNDS.index(background),
@@ -179,14 +178,14 @@ class Donors:
     serious: list[UInt8[np.ndarray, "150 150 3"]]
 
     @classmethod
-    def choose(cls, records: Sequence[FGIDRecord], *, count: int = 100) -> "Donors":
+    def choose(cls, records: Selection, *, count: int = 100) -> "Donors":
         """The first photos of each expression."""
         found: dict[str, list[np.ndarray]] = {"smiling": [], "serious": []}
         for record in records:
             faces = found.get(_expression(record) or "", [])
             if len(faces) < count:
-                photo = load_photo(record.photo)
-                faces.append(np.asarray(align_face(photo, np.array(record.landmarks), DlibImageEncoder.image_size)))
+                aligned = align_face(record.open_photo(), np.array(record.landmarks), DlibImageEncoder.image_size)
+                faces.append(np.asarray(aligned))
         return cls(found["smiling"], found["serious"])
 
     def opposite(self, expression: str | None, rng: np.random.Generator) -> np.ndarray | None:
@@ -195,9 +194,7 @@ class Donors:
         return faces[rng.integers(len(faces))] if faces else None
 
 
-def build_references(
-    first: int, records: Sequence[FGIDRecord], *, variants: int, seed: int, donors: Donors
-) -> References:
+def build_references(first: int, records: Selection, *, variants: int, seed: int, donors: Donors) -> References:
     """References of a slice of the records that begins at index `first`; variant 0 is the photo as it is.
 
     The second half of the variants contradicts the target in hair and expression, not in who it is.

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel
 
-from consistentid.training.embedded.captions import Attributes, random_prompt
+from consistentid.dataset.wording import Attributes, random_prompt
 from consistentid.training.embedded.sampler import Tokenize
 from consistentid.training.embedded.store import BACKGROUNDS, EXPRESSIONS, GENDERS, HAIRS
+from consistentid.training.share import Share
 
 _ATTRIBUTES: tuple[Sequence[str | None], ...] = (GENDERS, EXPRESSIONS, HAIRS, BACKGROUNDS)
 
@@ -31,9 +32,9 @@ class TextTask:
         """See `Task.modules`."""
         return {"text_encoder": self._encoder, "heads": self._heads}
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, share: Share) -> dict[str, Tensor]:
         """See `Task.losses`."""
-        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=share.generator())))
         chosen = np.stack([self._choose(rng) for _ in range(self._batch_size)])
         ids = torch.stack([self._ids(row, rng) for row in chosen])
         summary = self._encoder(ids).last_hidden_state.mean(1)

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from consistentid.dataset.samples import Batch
 from consistentid.faces.regions import REGION_NAMES
-from consistentid.training.attention import AttentionRecorder, cross_attention_layers
+from consistentid.identity.attention_maps import AttentionRecorder, cross_attention_layers
 from consistentid.training.embedded.sampler import StoreSampler
-from consistentid.training.step import TrainingModels, predict
+from consistentid.training.share import Share
+from consistentid.training.step import TrainingModels, run_unet
 
 _FACE = REGION_NAMES.index("face")
 _PARTS = 0.3 / (len(REGION_NAMES) - 1)  # weight of each other region, which tells little of who it is
@@ -49,11 +50,12 @@ class TokenTask:
         """See `Task.modules`."""
         return {"facial_encoder": self.models.adapter.facial_encoder}
 
-    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, share: Share) -> dict[str, Tensor]:
         """See `Task.losses`; a region's loss of 1 is as good as knowing nothing, `look` of 0 is attention enough."""
+        generator = share.generator()
         batch = self.sampler.draw(self.batch_size, generator)
         with torch.no_grad():
-            text = self.models.text_encoder(batch.ids).last_hidden_state
+            text = self.models.text_encoders[0](batch.ids).last_hidden_state
             wanted = self._wanted(batch)
         fused = self.models.adapter.facial_encoder(text, batch.region_features, batch.positions, batch.valid)
         parts = {}
@@ -66,7 +68,8 @@ class TokenTask:
         return {"loss": told + _LOOK * look, "look": look, **parts}
 
     def _wanted(self, batch: Batch) -> Float[Tensor, "b d"]:
-        tokens = self.models.adapter.identity_tokens(batch.target_identity, batch.whole_features).float().mean(1)
+        assert batch.told is not None
+        tokens = self.models.adapter.identity_tokens(batch.told.identity, batch.whole_features).float().mean(1)
         return F.layer_norm(tokens, tokens.shape[1:])
 
     def _look(self, batch: Batch, fused: Float[Tensor, "b l d"], generator: torch.Generator) -> Tensor:
@@ -74,10 +77,10 @@ class TokenTask:
         models = self.models
         steps = torch.randint(models.scheduler.config.num_train_timesteps, (len(fused),), generator=generator)
         noisy = models.scheduler.add_noise(batch.latents, torch.randn(batch.latents.shape, generator=generator), steps)
-        with self.recorder.recording(batch.positions):
-            predict(models, noisy, steps, fused, batch.identity_embedding, batch.whole_features)
+        with self.recorder.recording():
+            run_unet(models, noisy, steps, fused, batch.identity_embedding, batch.whole_features)
         seen = batch.valid[:, _FACE]
-        shares = torch.stack([maps[seen][..., _FACE].mean() for maps in self.recorder.maps])
+        shares = torch.stack([maps[seen][..., _FACE].mean() for maps in self.recorder.maps(batch.positions)])
         return (_SHARE / shares.clamp(min=1e-6)).log().clamp(min=0).mean()
 
 

@@ -1,4 +1,4 @@
-"""Prompts of the embedded model: what its captions cover, worded in many ways."""
+"""Prompts that say what was measured of a portrait, worded in many ways."""
 
 from dataclasses import dataclass, replace
 

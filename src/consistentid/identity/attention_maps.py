@@ -1,0 +1,116 @@
+"""Cross-attention maps of a few text tokens, beside the fused attention: for eq. 1, and to see what words see."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from diffusers import UNet2DConditionModel
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
+
+
+@dataclass
+class AttentionRecorder:
+    """Context manager: a forward pass inside `recording` keeps what the attention layers compute anyway.
+
+    The attention itself stays fused and unchanged. Kept are the outputs of the layers' own projections (LoRA
+    included), so gradients reach q, k and their LoRAs, also with gradient checkpointing or sharded weights; the maps
+    of the wanted tokens are computed from them afterwards.
+
+    Attributes:
+        layers: names of the attention layers, see `cross_attention_layers`.
+    """
+
+    unet: UNet2DConditionModel
+    layers: tuple[str, ...]
+    _recording: bool = False
+    _kept: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    _handles: list[RemovableHandle] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        for name in self.layers:
+            for projection in ("to_q", "to_k"):
+                module = self.unet.get_submodule(f"{name}.{projection}")
+                self._handles.append(module.register_forward_hook(self._hook(name, projection)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._kept.clear()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep queries and keys of the last forward pass of this block."""
+        self._kept.clear()
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    def maps(self, positions: Int[Tensor, "b n"]) -> Iterator[Float[Tensor, "b h q n"]]:
+        """Attention probabilities of the tokens at `positions`, layer by layer, of what was recorded."""
+        for name in self.layers:
+            layer: Any = self.unet.get_submodule(name)
+            kept = self._kept[name]
+            yield token_columns(kept["to_q"], kept["to_k"], positions, heads=layer.heads, scale=layer.scale)
+
+    def _hook(self, name: str, projection: str) -> Callable[..., None]:
+        def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
+            if self._recording:
+                self._kept.setdefault(name, {})[projection] = output
+
+        return keep
+
+
+def cross_attention_layers(
+    unet: UNet2DConditionModel, *, largest: int | None = None, blocks: Collection[str] | None = None
+) -> tuple[str, ...]:
+    """Names of the cross-attention layers.
+
+    Args:
+        unet: their U-Net.
+        largest: only those whose maps are at most so many pixels wide.
+        blocks: only those of these blocks: mid_block, down_blocks.2, up_blocks, ...
+    """
+    depth = {f"down_blocks.{i}": i for i in range(len(unet.down_blocks))}
+    count = len(unet.up_blocks)
+    depth |= {f"up_blocks.{i}": count - 1 - i for i in range(count)} | {"mid_block": count - 1}
+    names = []
+    for name, _ in unet.named_modules():
+        if name.endswith("attn2") and (blocks is None or any(f"{name}.".startswith(f"{block}.") for block in blocks)):
+            block = next(key for key in depth if name.startswith(key))
+            if largest is None or unet.config.sample_size >> depth[block] <= largest:
+                names.append(name)
+    return tuple(names)
+
+
+def token_columns(
+    query: Float[Tensor, "b q d"],
+    key: Float[Tensor, "b l d"],
+    positions: Int[Tensor, "b n"],
+    *,
+    heads: int,
+    scale: float,
+) -> Float[Tensor, "b h q n"]:
+    """Attention probabilities, softmax over all l tokens, for the tokens at `positions`.
+
+    Only these columns are kept for the backward pass, which computes the others once more.
+    """
+    if query.requires_grad and torch.is_grad_enabled():
+        columns: Tensor = checkpoint(_columns, query, key, positions, heads, scale, use_reentrant=False)
+        return columns
+    return _columns(query, key, positions, heads, scale)
+
+
+def _columns(query: Tensor, key: Tensor, positions: Tensor, heads: int, scale: float) -> Tensor:
+    query, key = (tensor.unflatten(-1, (heads, -1)).transpose(1, 2) for tensor in (query, key))
+    scores = (query @ key.transpose(2, 3)).float() * scale  # b h q l
+    where = positions[:, None, None, :].expand(*scores.shape[:3], -1)
+    return torch.exp(scores.gather(3, where) - torch.logsumexp(scores, dim=3, keepdim=True))
