@@ -67,3 +67,14 @@ def test_several_photos_with_a_stranger(
     assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
     before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
     assert np.array_equal(before, after)
+
+
+def test_manners(run: Run, model: Path, tmp_path: Path) -> None:
+    common = ("--model", model, "--dtype", "float32", "--steps", 1)
+    code, out, _ = run("generate", PHOTO, PROMPT, *common, "--explain", "heat.png", "--out", "explained.png")
+    assert code == 0
+    assert out.splitlines()[0].startswith("heat.png: localisation ")
+    assert (tmp_path / "heat.png").is_file()
+    assert (tmp_path / "explained.png").is_file()
+    code, _, err = run("generate", PHOTO, PROMPT, *common, "--explain", "heat.png", "--best-of", 2)
+    assert (code, "--best-of and --explain cannot be combined" in err) == (1, True)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consistentid.cli.options import Loading, OtherPhotos, TaskInputs
+from consistentid.cli.options import Loading, Manner, OtherPhotos, TaskInputs
 from consistentid.errors import InvalidSettings
 from consistentid.generation.settings import GenerationSettings
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from consistentid.generation.donors import Donors
     from consistentid.generation.generator import PortraitGenerator
     from consistentid.generation.portrait import Portrait
-    from consistentid.generation.request import GenerationRequest
 
 
 def make(
@@ -22,16 +21,17 @@ def make(
     settings: GenerationSettings,
     others: OtherPhotos,
     work: TaskInputs,
-    best_of: int | None,
+    manner: Manner,
     out: Path | None,
     sheet: Path | None,
     loading: Loading,
 ) -> int:
     """Portraits of one photo; 1 when the safety checker withheld any."""
+    from consistentid.cli.manners import made, written_sheet
     from consistentid.cli.task_inputs import components_of, inputs_of, task_of
     from consistentid.generation.request import GenerationRequest
 
-    paths = output_paths(out, count=others.morph or settings.num_images)
+    paths = output_paths(out, count=manner.morph or settings.num_images)
     task = task_of(work)
     inputs = inputs_of(work, task=task, photo=photo)
     generator = _generator(loading)
@@ -39,57 +39,10 @@ def make(
     request = GenerationRequest(
         photo, prompt, settings, task=task, inputs=inputs, components=components, donors=_donors(others)
     )
-    if others.morph is not None:
-        if best_of is not None:
-            raise InvalidSettings("a morph keeps every portrait; leave --best-of out")
-        return _make_morph(generator, request, others.morph, paths=paths, sheet=sheet, loading=loading)
-    prepared = generator.prepare(request)
-    if best_of is None:
-        portraits = generator.render([prepared], batch_size=loading.batch_size, progress=loading.shows_progress)[0]
-    else:
-        portraits = _best(generator, request, best_of, loading=loading)
+    portraits = made(generator, request, manner, loading=loading)
     withheld = _save(portraits, paths)
     if sheet is not None:
-        from consistentid.generation.sheet import save_sheet
-
-        save_sheet(prepared.analysis, portraits, sheet)
-        print(sheet)
-    return 1 if withheld else 0
-
-
-def _best(
-    generator: "PortraitGenerator", request: "GenerationRequest", candidates: int, *, loading: Loading
-) -> "list[Portrait]":
-    from consistentid.generation.n_best import n_best
-
-    ranked = n_best(
-        generator,
-        request,
-        candidates=candidates,
-        batch_size=loading.batch_size,
-        progress=loading.shows_progress,
-    )
-    for one in ranked:
-        said = ", ".join(f"{name} {value:.2f}" for name, value in vars(one.scores).items())
-        print(f"seed {one.portrait.settings.seed + one.portrait.settings.index}: {said}")
-    return [one.portrait for one in ranked]
-
-
-def _make_morph(
-    generator: "PortraitGenerator",
-    request: "GenerationRequest",
-    count: int,
-    *,
-    paths: list[Path],
-    sheet: Path | None,
-    loading: Loading,
-) -> int:
-    from consistentid.generation.morph import morph, save_strip
-
-    portraits = morph(generator, request, count=count, batch_size=loading.batch_size, progress=loading.shows_progress)
-    withheld = _save(portraits, paths)
-    if sheet is not None:
-        save_strip(portraits, sheet)
+        written_sheet(generator, request, portraits, sheet, manner=manner)
         print(sheet)
     return 1 if withheld else 0
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import BaseModel
 
-from consistentid.cli.options import Loading, OtherPhotos, TaskInputs
+from consistentid.cli.options import Loading, Manner, OtherPhotos, TaskInputs
 from consistentid.errors import InvalidSettings
 from consistentid.generation.settings import GenerationSettings, preset_settings
 
@@ -19,13 +19,13 @@ def generate(
     settings: Annotated[GenerationSettings | None, Parameter(name="*")] = None,
     others: Annotated[OtherPhotos | None, Parameter(name="*")] = None,
     task: Annotated[TaskInputs | None, Parameter(name="*")] = None,
+    manner: Annotated[Manner | None, Parameter(name="*")] = None,
     loading: Annotated[Loading | None, Parameter(name="*")] = None,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     sheet: Path | None = None,
     jobs: Path | None = None,
     like: Path | None = None,
     preset: str | None = None,
-    best_of: int | None = None,
 ) -> int:
     """Make portraits of the person in a photo, many from a file of jobs, or one again like an earlier portrait.
 
@@ -35,6 +35,7 @@ def generate(
         settings: of the portraits.
         others: photos of other people.
         task: what is made, and from which pictures.
+        manner: other ways to make them.
         loading: which model, and how it runs.
         out: a .png file (several portraits get _0, _1, … before the suffix), or a folder. Default: portrait.png.
         sheet: also write one picture with the photo, its regions and the portraits; of a morph, the strip.
@@ -44,13 +45,11 @@ def generate(
             --parts, --blend-with, --same) when the photo has moved.
         preset: settings by name (sd15-demo, sdxl-demo, lcm, lightning, turbo, tcd) or a JSON file of your own; options
             that are given beside it win.
-        best_of: draw so many candidates and keep the best: those that look most like the person, obey the prompt and
-            have a sharp face.
     """
     from consistentid.cli import actions
 
     chosen, how, work = settings or GenerationSettings(), loading or Loading(), task or TaskInputs()
-    others = others or OtherPhotos()
+    others, manner = others or OtherPhotos(), manner or Manner()
     if jobs is not None:
         _only(
             "--jobs",
@@ -59,9 +58,9 @@ def generate(
             like=like,
             sheet=sheet,
             preset=preset,
-            best_of=best_of,
             **_given(chosen),
             **vars(others),
+            **vars(manner),
             **vars(work),
         )
         return actions.run_job_file(jobs, out=out, loading=how)
@@ -75,10 +74,9 @@ def generate(
             dtype=how.dtype != "auto",
             batch_size=how.batch_size,
             preset=preset,
-            morph=others.morph,
-            best_of=best_of,
             **_given(how.optimisation),
             **_given(chosen),
+            **vars(manner),
             **vars(work),
         )
         return actions.make_again(like, photo=photo, others=others, out=out, sheet=sheet, loading=how)
@@ -87,7 +85,7 @@ def generate(
     if preset is not None:
         chosen = preset_settings(preset).model_copy(update=chosen.model_dump(exclude_unset=True))
     return actions.make(
-        photo, prompt, settings=chosen, others=others, work=work, best_of=best_of, out=out, sheet=sheet, loading=how
+        photo, prompt, settings=chosen, others=others, work=work, manner=manner, out=out, sheet=sheet, loading=how
     )
 
 

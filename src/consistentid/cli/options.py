@@ -85,10 +85,24 @@ class OtherPhotos:
         parts: photo of who gives a part instead: face, ears, eyes, nose, mouth, or identity, as in --parts.eyes FILE.
         blend_with: photo of a second person, mixed in by --blend.
         same: another photo of the same person; give several for several, which --combine puts together.
-        morph: make so many portraits instead, from the first person to the second.
     """
 
     parts: dict[str, Path] = field(default_factory=dict)
     blend_with: Path | None = None
     same: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manner:
+    """Ways to make portraits other than one for each seed; at most one of them.
+
+    Attributes:
+        morph: make so many portraits, from the person to the second one of --blend-with.
+        best_of: draw so many candidates and keep the best: those that look most like the person, obey the prompt and
+            have a sharp face.
+        explain: also write a picture of what every region's word and every identity token was read by, a .png file.
+    """
+
     morph: int | None = None
+    best_of: int | None = None
+    explain: Path | None = None

@@ -52,7 +52,7 @@ def score(picture: Image.Image, *, reference: FaceAnalysis, prompt: str, analyze
         analyzer: with the recogniser of the reference.
     """
     try:
-        found = analyzer.analyze(_enlarged(picture))
+        found = analyzer.analyze(enlarged(picture))
     except NoFaceFound:
         return NO_FACE
     asked = asked_of(prompt)
@@ -67,11 +67,12 @@ def score(picture: Image.Image, *, reference: FaceAnalysis, prompt: str, analyze
 
 def likeness(picture: Image.Image, reference: FaceAnalysis, *, detector: FaceDetector) -> float:
     """The identity score alone, which is quicker; 0 without a face."""
-    faces = detector.detect(np.asarray(_enlarged(picture)))
+    faces = detector.detect(np.asarray(enlarged(picture)))
     return max((_cosine(face.identity_embedding, reference.identity_embedding) for face in faces), default=0.0)
 
 
-def _enlarged(picture: Image.Image) -> Image.Image:
+def enlarged(picture: Image.Image) -> Image.Image:
+    """A portrait at the size of photos, when it is smaller."""
     factor = max(1.0, _ENLARGED / min(picture.size))
     return picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.BICUBIC)
 
