@@ -58,3 +58,15 @@ def test_the_prompt_decides_hair_and_background(packaged: PortraitGenerator, sam
         found.append(measure_attributes(pixels, parser.parse(pixels, detector.detect(pixels)[0])))
     assert found[0].hair_lab[0] > found[1].hair_lab[0]
     assert found[0].background_lab[0] > found[1].background_lab[0]
+
+
+def test_a_face_is_painted_into_another_photo() -> None:
+    """Its latents have 8 channels, which stock pipelines for inpainting do not expect."""
+    generator = PortraitGenerator.from_pretrained("embedded", cache=False)
+    channels = generator.pipeline.unet.config.in_channels
+    inputs = {"image": str(PHOTOS / "official-man.jpg"), "mask_image": "face", "mask_match": True}
+    made = generator.generate(PHOTOS / "synthetic-woman.jpg", "a person", task="inpaint", inputs=inputs, steps=4)[0]
+    original = np.asarray(generator.prepare(made_request(inputs)).request.inputs["image"])
+    changed = (np.asarray(made.image) != original).any(-1)
+    assert 0.02 < changed.mean() < 0.5
+    assert generator.pipeline.unet.config.in_channels == channels

@@ -63,6 +63,7 @@ class TaskInputs:
             when it is not given.
         mask: what to repaint: face, hair, head, another region, or a picture that is white there.
         mask_feather: width of an automatic mask's soft border, as a share of the picture's shorter side.
+        mask_match: give what was repainted within an automatic mask the colours and the grain around it.
         strength: how much is changed, 0 to 1.
         controlnet: folder or hub id of a ControlNet; give several for several.
         control_image: control picture of controlnet-inpaint, or one for each of several ControlNets.
@@ -72,6 +73,7 @@ class TaskInputs:
     image: Path | None = None
     mask: str | None = None
     mask_feather: float | None = None
+    mask_match: bool = False
     strength: float | None = None
     controlnet: tuple[str, ...] = ()
     control_image: tuple[Path, ...] = ()

@@ -23,6 +23,7 @@ from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.control import phases
 from consistentid.identity.kept_keys import kept_keys_and_values
 
+_PLAIN_CHANNELS = 4  # of a U-Net for latents alone, in stock pipelines for inpainting
 OutputType = Literal["pil", "latent"]
 
 
@@ -79,6 +80,7 @@ def denoise(
         adapter.fixed_tokens(inputs.phases[0].tokens) as use_tokens,
         kept_keys_and_values(pipeline.unet),
         predictions(pipeline.unet, runner.scheduler, guidance=guidance.scale, branch=guidance.branch) as predicted,
+        _taken_as_plain(pipeline, inpaints=task_named(request.task).inpaints),
         in_own_precision(pipeline.unet, *networks_of(request.components.get("controlnet"))),
     ):
         step_end = StepEnd(
@@ -125,6 +127,23 @@ def _asked(batch: Sequence[Shot], *, device: torch.device, dtype: torch.dtype) -
     if given:
         arguments["latents"] = torch.cat(given).to(device, dtype)
     return arguments
+
+
+@contextmanager
+def _taken_as_plain(pipeline: Any, *, inpaints: bool) -> Iterator[None]:
+    """Let a U-Net that reads latents and nothing else pass for one of 4 channels, however many its latents have.
+
+    Stock pipelines for inpainting look at the number only to tell it from U-Nets that also read a mask.
+    """
+    channels = pipeline.unet.config.in_channels
+    plain = inpaints and channels == pipeline.vae.config.latent_channels
+    if plain:
+        pipeline.unet.register_to_config(in_channels=_PLAIN_CHANNELS)
+    try:
+        yield
+    finally:
+        if plain:
+            pipeline.unet.register_to_config(in_channels=channels)
 
 
 @contextmanager

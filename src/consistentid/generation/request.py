@@ -26,7 +26,8 @@ class GenerationRequest:
         settings: everything else.
         task: entry of `tasks.TASKS`.
         inputs: further arguments of the task's pipeline, such as `image` and `strength`. `mask_image` may be the name
-            of an automatic mask (`masks.MASK_NAMES`), with `mask_feather` as width of its border.
+            of an automatic mask (`masks.MASK_NAMES`), with `mask_feather` as width of its border, and `mask_match` to
+            fit colours and grain to those around it.
         components: further networks of the task's pipeline, such as `controlnet`.
         latents: (num_images, c, h/8, w/8) start noise, instead of drawing it from the seed.
         donors: photos of others that give something.
