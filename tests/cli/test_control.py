@@ -76,5 +76,10 @@ def test_manners(run: Run, model: Path, tmp_path: Path) -> None:
     assert out.splitlines()[0].startswith("heat.png: localisation ")
     assert (tmp_path / "heat.png").is_file()
     assert (tmp_path / "explained.png").is_file()
+    assert run("generate", PHOTO, PROMPT, *common, "--into", PHOTO, "--mask", "nose")[0] == 1, "no step is run"
+    assert (
+        run("generate", PHOTO, PROMPT, *common[:-1], 2, "--into", PHOTO, "--mask", "nose", "--out", "into.png")[0] == 0
+    )
+    assert Image.open(tmp_path / "into.png").size == Image.open(PHOTO).size
     code, _, err = run("generate", PHOTO, PROMPT, *common, "--explain", "heat.png", "--best-of", 2)
     assert (code, "--best-of and --explain cannot be combined" in err) == (1, True)

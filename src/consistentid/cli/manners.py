@@ -1,4 +1,4 @@
-"""Ways to make portraits: plain, a morph, the best of many, or with their attention drawn."""
+"""Ways to make portraits: plain, a morph, the best of many, in a picture, or with their attention drawn."""
 
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ def made(
         from consistentid.generation.morph import morph
 
         return morph(generator, request, count=manner.morph, **options)
+    if manner.into is not None:
+        return _put_into(generator, request, manner.into, options)
     if manner.best_of is not None:
         return _best(generator, request, manner.best_of, options)
     return generator.generate_batch([request], **options)[0]
@@ -46,6 +48,14 @@ def written_sheet(
         from consistentid.generation.sheet import save_sheet
 
         save_sheet(generator.prepare(request).analysis, portraits, path)
+
+
+def _put_into(
+    generator: PortraitGenerator, request: GenerationRequest, picture: Path, options: dict[str, Any]
+) -> list[Portrait]:
+    from consistentid.generation.in_place import put_into
+
+    return put_into(generator, request, picture, **options)
 
 
 def _best(

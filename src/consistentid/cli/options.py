@@ -102,9 +102,12 @@ class Manner:
         morph: make so many portraits, from the person to the second one of --blend-with.
         best_of: draw so many candidates and keep the best: those that look most like the person, obey the prompt and
             have a sharp face.
+        into: put the person into this picture, in the place of the largest face; --mask says which part, --strength
+            how much of it changes.
         explain: also write a picture of what every region's word and every identity token was read by, a .png file.
     """
 
     morph: int | None = None
     best_of: int | None = None
+    into: Path | None = None
     explain: Path | None = None

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
+from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer, FaceChoice
 from consistentid.generation.analyses import AnalysedPhoto, Analyses
 from consistentid.generation.callbacks import Cancel, StepReport, Stop
 from consistentid.generation.denoise import OutputType
@@ -259,9 +259,9 @@ class PortraitGenerator:
             fitted_inputs(request.inputs, task=task_named(request.task), size=size),
             own=analysed.analysis,
             size=size,
-            analyse=lambda picture: self._analysed(picture).analysis,
+            analyse=lambda picture: self.analysed(picture).analysis,
         )
-        people = gather(analysed, request.donors, settings, analyse=self._analysed)
+        people = gather(analysed, request.donors, settings, analyse=self.analysed)
         embeddings = self._embedder.of(people, request.prompt, settings)
         check_shown(settings.control, embeddings.conditioning.regions[0], reworded=settings.words)
         return PreparedRequest(
@@ -275,9 +275,9 @@ class PortraitGenerator:
             blend,
         )
 
-    def _analysed(self, photo: PhotoSource | FaceAnalysis) -> AnalysedPhoto:
-        """A photo besides the request's own, whose face the settings do not choose."""
-        return self._analyses.of(photo, GenerationSettings(face=self.adapter.config.quirks.face))
+    def analysed(self, photo: PhotoSource | FaceAnalysis, *, face: FaceChoice | None = None) -> AnalysedPhoto:
+        """A photo besides a request's own; its largest face, or as the adapter was trained, unless one is chosen."""
+        return self._analyses.of(photo, GenerationSettings(face=face or self.adapter.config.quirks.face))
 
     def render(self, prepared: Sequence[PreparedRequest], **options: Any) -> list[list[Portrait]]:
         """Portraits of prepared requests, in their order; options as in `Renderer.portraits`."""

@@ -34,6 +34,8 @@ def resolved_request(
         check_controlnets(networks, pictures=pictures, num_images=request.settings.num_images, unet=pipeline.unet)
     settings = resolved(request.settings, preset=preset, config=config, pipeline=pipeline)
     run = task.steps_run(settings.steps or 0, request.inputs, pipeline=pipeline)
+    if run < 1:
+        raise InvalidSettings(f"of {settings.steps} steps, strength leaves none to run; raise one of them")
     settings = settings.model_copy(update={"merge_step": _merge_step(settings.merge_step, steps=run, config=config)})
     picture = request.inputs.get("image", request.photo)
     if task.keeps_proportions and request.settings.size is None and isinstance(picture, FaceAnalysis | PhotoSource):
