@@ -1,4 +1,4 @@
-# The README's commands. PYTHON makes .venv; PHOTO and PROMPT change the portrait; PHOTOS is a folder to train on.
+# The README's commands. PYTHON makes .venv; PHOTO and PROMPT change the portrait; PHOTOS is a folder to train on or to evaluate with.
 PYTHON ?= python3
 TORCH_OPTIONS ?=
 PHOTO ?= examples/photos/synthetic-woman.jpg
@@ -9,7 +9,7 @@ PHOTOS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup portrait test lint format types docs train-embedded clean
+.PHONY: help setup portrait test lint format types docs evaluate train-embedded clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -20,7 +20,7 @@ setup: .venv/.setup  ## make .venv with everything that portrait, test and train
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.11")'
 	$(PIP) install --quiet -c constraints.txt $(TORCH_OPTIONS) torch==2.13.0
-	$(PIP) install --quiet -c constraints.txt -e '.[data,train,weighting,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[data,train,eval,weighting,dev]'
 	@touch $@
 
 .venv/.docs: .venv/.setup
@@ -49,6 +49,10 @@ types: setup  ## mypy, strict
 
 docs: .venv/.docs  ## the documentation site, into site/
 	$(BIN)/zensical build --clean --strict
+
+evaluate: setup  ## score the embedded model on held-out people: make evaluate PHOTOS=folder
+	@test -n "$(PHOTOS)" || { echo "Say whose photos: make evaluate PHOTOS=folder"; exit 2; }
+	$(BIN)/consistentid evaluate configs/evaluate.yaml --photos "$(PHOTOS)"
 
 train-embedded: setup  ## train the embedded model: make train-embedded PHOTOS=folder
 	@test -n "$(PHOTOS)" || { echo "Say which photos: make train-embedded PHOTOS=folder"; exit 2; }

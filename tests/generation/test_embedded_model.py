@@ -9,6 +9,7 @@ from PIL import Image
 from consistentid.faces.attributes import measure_attributes
 from consistentid.faces.detection import DlibDetector
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.in_place import put_into
 from consistentid.generation.loading import embedded_folder
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
@@ -58,3 +59,17 @@ def test_the_prompt_decides_hair_and_background(packaged: PortraitGenerator, sam
         found.append(measure_attributes(pixels, parser.parse(pixels, detector.detect(pixels)[0])))
     assert found[0].hair_lab[0] > found[1].hair_lab[0]
     assert found[0].background_lab[0] > found[1].background_lab[0]
+
+
+def test_a_face_is_painted_into_another_photo(packaged: PortraitGenerator, sample_photos: dict[str, Path]) -> None:
+    """Its latents have 8 channels, which stock pipelines for inpainting do not expect."""
+    woman, man = (sample_photos[name] for name in ("synthetic-woman", "official-man"))
+    channels, detector = packaged.pipeline.unet.config.in_channels, DlibDetector()
+    request = GenerationRequest(woman, "a portrait photo of a woman", GenerationSettings(seed=12))
+    made = put_into(packaged, request, man)[0].image
+    assert packaged.pipeline.unet.config.in_channels == channels
+    photos = [np.asarray(Image.open(path).convert("RGB")) for path in (woman, man)]
+    people = [detector.detect(photo)[0].identity_embedding for photo in photos]
+    there = detector.detect(np.asarray(made))[0].identity_embedding
+    assert np.linalg.norm(there - people[0]) < np.linalg.norm(people[1] - people[0])
+    assert np.linalg.norm(there - people[1]) > 0.3

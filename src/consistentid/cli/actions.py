@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consistentid.cli.options import Loading, TaskInputs
+from consistentid.cli.options import Loading, Manner, OtherPhotos, TaskInputs
 from consistentid.errors import InvalidSettings
 from consistentid.generation.settings import GenerationSettings
 
 if TYPE_CHECKING:
+    from consistentid.generation.donors import Donors
     from consistentid.generation.generator import PortraitGenerator
     from consistentid.generation.portrait import Portrait
 
@@ -18,33 +19,37 @@ def make(
     prompt: str,
     *,
     settings: GenerationSettings,
+    others: OtherPhotos,
     work: TaskInputs,
+    manner: Manner,
     out: Path | None,
     sheet: Path | None,
     loading: Loading,
 ) -> int:
     """Portraits of one photo; 1 when the safety checker withheld any."""
+    from consistentid.cli.manners import made, written_sheet
     from consistentid.cli.task_inputs import components_of, inputs_of, task_of
     from consistentid.generation.request import GenerationRequest
 
-    paths = output_paths(out, count=settings.num_images)
+    paths = output_paths(out, count=manner.morph or settings.num_images)
     task = task_of(work)
     inputs = inputs_of(work, task=task, photo=photo)
     generator = _generator(loading)
     components = components_of(work, dtype=generator.pipeline.unet.dtype, offline=loading.offline)
-    request = GenerationRequest(photo, prompt, settings, task=task, inputs=inputs, components=components)
-    prepared = generator.prepare(request)
-    portraits = generator.render([prepared], batch_size=loading.batch_size, progress=loading.shows_progress)[0]
+    request = GenerationRequest(
+        photo, prompt, settings, task=task, inputs=inputs, components=components, donors=_donors(others)
+    )
+    portraits = made(generator, request, manner, loading=loading)
     withheld = _save(portraits, paths)
     if sheet is not None:
-        from consistentid.generation.sheet import save_sheet
-
-        save_sheet(prepared.analysis, portraits, sheet)
+        written_sheet(generator, request, portraits, sheet, manner=manner)
         print(sheet)
     return 1 if withheld else 0
 
 
-def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path | None, loading: Loading) -> int:
+def make_again(
+    like: Path, *, photo: Path | None, others: OtherPhotos, out: Path | None, sheet: Path | None, loading: Loading
+) -> int:
     """The portrait of an earlier file again."""
     from consistentid.generation.portrait import read_settings
     from consistentid.generation.reproduce import reproduce
@@ -68,7 +73,7 @@ def make_again(like: Path, *, photo: Path | None, out: Path | None, sheet: Path 
             image_encoder=loading.image_encoder or record.image_encoder,
         )
     )
-    return 1 if _save([reproduce(generator, record, photo=photo)], [path]) else 0
+    return 1 if _save([reproduce(generator, record, photo=photo, donors=_donors(others))], [path]) else 0
 
 
 def run_job_file(jobs: Path, *, out: Path | None, loading: Loading) -> int:
@@ -107,6 +112,12 @@ def output_paths(out: Path | None, *, count: int) -> list[Path]:
     if count == 1:
         return [target]
     return [target.with_name(f"{target.stem}_{k}{target.suffix}") for k in range(count)]
+
+
+def _donors(others: OtherPhotos) -> "Donors":
+    from consistentid.generation.donors import Donors
+
+    return Donors(dict(others.parts), others.blend_with, others.same)
 
 
 def _generator(loading: Loading) -> "PortraitGenerator":

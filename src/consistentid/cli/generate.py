@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import BaseModel
 
-from consistentid.cli.options import Loading, TaskInputs
+from consistentid.cli.options import Loading, Manner, OtherPhotos, TaskInputs
 from consistentid.errors import InvalidSettings
 from consistentid.generation.settings import GenerationSettings, preset_settings
 
@@ -17,7 +17,9 @@ def generate(
     /,
     *,
     settings: Annotated[GenerationSettings | None, Parameter(name="*")] = None,
+    others: Annotated[OtherPhotos | None, Parameter(name="*")] = None,
     task: Annotated[TaskInputs | None, Parameter(name="*")] = None,
+    manner: Annotated[Manner | None, Parameter(name="*")] = None,
     loading: Annotated[Loading | None, Parameter(name="*")] = None,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     sheet: Path | None = None,
@@ -31,23 +33,35 @@ def generate(
         photo: the photo of one person.
         prompt: what the portrait shall show.
         settings: of the portraits.
+        others: photos of other people.
         task: what is made, and from which pictures.
+        manner: other ways to make them.
         loading: which model, and how it runs.
         out: a .png file (several portraits get _0, _1, … before the suffix), or a folder. Default: portrait.png.
-        sheet: also write one picture with the photo, its regions and the portraits.
+        sheet: also write one picture with the photo, its regions and the portraits; of a morph, the strip.
         jobs: JSON lines, each with name, photo, prompt, seed and any other setting; --out is the folder for all. Run
             again, it skips what is there already.
-        like: a portrait made by this command; it is made again, bit for bit on the same machine. Give PHOTO when the
-            photo has moved.
+        like: a portrait made by this command; it is made again, bit for bit on the same machine. Give PHOTO (and
+            --parts, --blend-with, --same) when the photo has moved.
         preset: settings by name (sd15-demo, sdxl-demo, lcm, lightning, turbo, tcd) or a JSON file of your own; options
             that are given beside it win.
     """
     from consistentid.cli import actions
 
     chosen, how, work = settings or GenerationSettings(), loading or Loading(), task or TaskInputs()
+    others, manner = others or OtherPhotos(), manner or Manner()
     if jobs is not None:
         _only(
-            "--jobs", photo=photo, prompt=prompt, like=like, sheet=sheet, preset=preset, **_given(chosen), **vars(work)
+            "--jobs",
+            photo=photo,
+            prompt=prompt,
+            like=like,
+            sheet=sheet,
+            preset=preset,
+            **_given(chosen),
+            **vars(others),
+            **vars(manner),
+            **vars(work),
         )
         return actions.run_job_file(jobs, out=out, loading=how)
     if like is not None:
@@ -62,14 +76,17 @@ def generate(
             preset=preset,
             **_given(how.optimisation),
             **_given(chosen),
+            **vars(manner),
             **vars(work),
         )
-        return actions.make_again(like, photo=photo, out=out, sheet=sheet, loading=how)
+        return actions.make_again(like, photo=photo, others=others, out=out, sheet=sheet, loading=how)
     if photo is None or prompt is None:
         raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")
     if preset is not None:
         chosen = preset_settings(preset).model_copy(update=chosen.model_dump(exclude_unset=True))
-    return actions.make(photo, prompt, settings=chosen, work=work, out=out, sheet=sheet, loading=how)
+    return actions.make(
+        photo, prompt, settings=chosen, others=others, work=work, manner=manner, out=out, sheet=sheet, loading=how
+    )
 
 
 def _given(settings: BaseModel) -> dict[str, bool]:

@@ -1,7 +1,7 @@
 """Options that several verbs share."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -63,6 +63,7 @@ class TaskInputs:
             when it is not given.
         mask: what to repaint: face, hair, head, another region, or a picture that is white there.
         mask_feather: width of an automatic mask's soft border, as a share of the picture's shorter side.
+        mask_match: give what was repainted within an automatic mask the colours and the grain around it.
         strength: how much is changed, 0 to 1.
         controlnet: folder or hub id of a ControlNet; give several for several.
         control_image: control picture of controlnet-inpaint, or one for each of several ControlNets.
@@ -72,6 +73,41 @@ class TaskInputs:
     image: Path | None = None
     mask: str | None = None
     mask_feather: float | None = None
+    mask_match: bool = False
     strength: float | None = None
     controlnet: tuple[str, ...] = ()
     control_image: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class OtherPhotos:
+    """Photos besides the one of the person.
+
+    Attributes:
+        parts: photo of who gives a part instead: face, ears, eyes, nose, mouth, or identity, as in --parts.eyes FILE.
+        blend_with: photo of a second person, mixed in by --blend.
+        same: another photo of the same person; give several for several, which --combine puts together.
+    """
+
+    parts: dict[str, Path] = field(default_factory=dict)
+    blend_with: Path | None = None
+    same: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manner:
+    """Ways to make portraits other than one for each seed; at most one of them.
+
+    Attributes:
+        morph: make so many portraits, from the person to the second one of --blend-with.
+        best_of: draw so many candidates and keep the best: those that look most like the person, obey the prompt and
+            have a sharp face.
+        into: put the person into this picture, in the place of the largest face; --mask says which part, --strength
+            how much of it changes.
+        explain: also write a picture of what every region's word and every identity token was read by, a .png file.
+    """
+
+    morph: int | None = None
+    best_of: int | None = None
+    into: Path | None = None
+    explain: Path | None = None

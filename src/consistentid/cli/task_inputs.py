@@ -42,6 +42,7 @@ def inputs_of(work: TaskInputs, *, task: str, photo: Path) -> dict[str, Any]:
         "image": None if image is None else load_photo(image),
         "mask_image": _mask(work.mask),
         "mask_feather": work.mask_feather,
+        "mask_match": work.mask_match or None,
         "strength": work.strength,
         "control_image": control[0] if len(control) == 1 else control or None,
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from consistentid.dataset.build import photo_files
+from consistentid.dataset.sources.files import photo_files
 from consistentid.errors import InvalidData
 from consistentid.evaluation.embedders import cosine
 from consistentid.evaluation.measured import Measured

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from consistentid.dataset.build import METADATA_NAME, photo_files
 from consistentid.dataset.holdout import is_held_out
+from consistentid.dataset.sources.files import METADATA_NAME, photo_files
 from consistentid.errors import InvalidData
 
 Item = TypeVar("Item")

@@ -1,4 +1,4 @@
-"""What happens between two denoising steps: cancel, report, and the delayed merge of the region features."""
+"""What happens between two denoising steps: cancel, report, and the change to what the next phase reads."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from consistentid.errors import GenerationCancelled
+from consistentid.generation.embeddings import Phase
 from consistentid.generation.overflow import check_finite
+from consistentid.generation.preview import Predict
 
 Cancel = Callable[[], bool]
 
@@ -28,11 +30,13 @@ class StepReport:
         step: steps done.
         steps: steps of this run.
         latents: (b, c, h, w) after the step.
+        predicted: gives the final latents that the step predicts.
     """
 
     step: int
     steps: int
     latents: Tensor
+    predicted: Predict
 
 
 @dataclass(frozen=True)
@@ -40,23 +44,24 @@ class StepEnd:
     """A `callback_on_step_end` for stock pipelines.
 
     Attributes:
-        merged: tensors of the pipeline's loop (`prompt_embeds`, on SDXL also `add_text_embeds`) to put in place
-            once the merge step is done, in the types that those have; with guidance they hold the negative part first.
-        merge_step: the last step that runs without region features; steps are counted from 0, and a scheduler of
+        phases: what is read from which step on, the first one from 0; steps are counted from 0, and a scheduler of
             order 2 calls twice a step.
+        use_tokens: exchanges the identity tokens.
         cancelled: asked after every step.
         report: told after every step.
+        predicted: see `StepReport`.
     """
 
-    merged: Mapping[str, Tensor]
-    merge_step: int
+    phases: Mapping[int, Phase]
+    use_tokens: Callable[[Tensor], None]
     cancelled: Cancel
     report: Callable[[StepReport], None]
+    predicted: Predict
 
     @property
     def tensor_names(self) -> list[str]:
         """What the pipeline has to hand over."""
-        return ["latents", *self.merged]
+        return ["latents", *self.phases[0].tensors]
 
     def __call__(self, pipeline: Any, index: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Called by the pipeline with the index of the step just done; gives back what the next one shall use."""
@@ -67,10 +72,14 @@ class StepEnd:
         order = pipeline.scheduler.order
         if (index + 1) % order == 0 or index + 1 == pipeline.num_timesteps:
             steps = -(-pipeline.num_timesteps // order)
-            self.report(StepReport(step=index // order + 1, steps=steps, latents=tensors["latents"]))
-        if index // order <= self.merge_step < (index + 1) // order:
-            return {name: value.to(tensors[name].dtype) for name, value in self.merged.items()}
-        return {}
+            self.report(
+                StepReport(step=index // order + 1, steps=steps, latents=tensors["latents"], predicted=self.predicted)
+            )
+        next_one = self.phases.get((index + 1) // order) if (index + 1) % order == 0 else None
+        if next_one is None:
+            return {}
+        self.use_tokens(next_one.tokens)
+        return {name: value.to(tensors[name].dtype) for name, value in next_one.tensors.items()}
 
 
 def raise_if(cancelled: Cancel) -> None:

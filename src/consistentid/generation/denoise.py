@@ -14,13 +14,16 @@ from consistentid.generation.controlnets import networks_of
 from consistentid.generation.embeddings import pipeline_inputs
 from consistentid.generation.overflow import check_picture
 from consistentid.generation.precision import in_own_precision
+from consistentid.generation.preview import predictions
 from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import pipeline_for, task_named
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.identity.control import phases
 from consistentid.identity.kept_keys import kept_keys_and_values
 
+_PLAIN_CHANNELS = 4  # of a U-Net for latents alone, in stock pipelines for inpainting
 OutputType = Literal["pil", "latent"]
 
 
@@ -60,22 +63,29 @@ def denoise(
     runner = pipeline_for(task_named(request.task), pipeline, components=request.components)
     runner.set_progress_bar_config(disable=True)
     guidance = _guidance_scale(pipeline, settings)
-    merge_step = settings.merge_step if isinstance(settings.merge_step, int) else -1
     inputs = pipeline_inputs(
         [shot.prepared.embeddings for shot in batch],
+        phases(
+            [shot.prepared.settings.control for shot in batch],
+            steps=task_named(request.task).steps_run(settings.steps or 0, request.inputs, pipeline=pipeline),
+            merge_step=settings.merge_step if isinstance(settings.merge_step, int) else -1,
+        ),
         guidance=guidance.branch,
-        merged_from_start=merge_step < 0,
         device=runner._execution_device,  # with offloading not where the U-Net is
         dtype=pipeline.unet.dtype,
     )
-    step_end = StepEnd(merged=inputs.merged, merge_step=merge_step, cancelled=cancelled, report=report)
     adapter.set_scale(settings.identity_scale or 0.0)
     with (
         _scheduler(runner, settings.scheduler or ""),
-        adapter.fixed_tokens(inputs.tokens),
+        adapter.fixed_tokens(inputs.phases[0].tokens) as use_tokens,
         kept_keys_and_values(pipeline.unet),
+        predictions(pipeline.unet, runner.scheduler, guidance=guidance.scale, branch=guidance.branch) as predicted,
+        _taken_as_plain(pipeline, inpaints=task_named(request.task).inpaints),
         in_own_precision(pipeline.unet, *networks_of(request.components.get("controlnet"))),
     ):
+        step_end = StepEnd(
+            phases=inputs.phases, use_tokens=use_tokens, cancelled=cancelled, report=report, predicted=predicted
+        )
         output = runner(
             **_asked(batch, device=runner._execution_device, dtype=pipeline.vae.dtype),
             **inputs.arguments,
@@ -117,6 +127,23 @@ def _asked(batch: Sequence[Shot], *, device: torch.device, dtype: torch.dtype) -
     if given:
         arguments["latents"] = torch.cat(given).to(device, dtype)
     return arguments
+
+
+@contextmanager
+def _taken_as_plain(pipeline: Any, *, inpaints: bool) -> Iterator[None]:
+    """Let a U-Net that reads latents and nothing else pass for one of 4 channels, however many its latents have.
+
+    Stock pipelines for inpainting look at the number only to tell it from U-Nets that also read a mask.
+    """
+    channels = pipeline.unet.config.in_channels
+    plain = inpaints and channels == pipeline.vae.config.latent_channels
+    if plain:
+        pipeline.unet.register_to_config(in_channels=_PLAIN_CHANNELS)
+    try:
+        yield
+    finally:
+        if plain:
+            pipeline.unet.register_to_config(in_channels=channels)
 
 
 @contextmanager

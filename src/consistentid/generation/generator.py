@@ -12,11 +12,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
+from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer, FaceChoice
 from consistentid.generation.analyses import AnalysedPhoto, Analyses
 from consistentid.generation.callbacks import Cancel, StepReport, Stop
 from consistentid.generation.denoise import OutputType
-from consistentid.generation.embeddings import Embeddings, embed
+from consistentid.generation.donors import Donors, gather, photos_of
+from consistentid.generation.embedder import Embedder
 from consistentid.generation.fingerprint import analysis_sha256, dtype_name, photo_sha256
 from consistentid.generation.loading import conditioner_for, load_parts
 from consistentid.generation.masks import fitted_inputs, with_automatic_mask
@@ -28,20 +29,16 @@ from consistentid.generation.renderer import Renderer
 from consistentid.generation.request import GenerationRequest, PreparedRequest
 from consistentid.generation.resolve import resolved_request, with_caption
 from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
-from consistentid.generation.stored import conditioning_state, stored
 from consistentid.generation.tasks import task_named
-from consistentid.generation.versions import library_versions
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.control import check_shown
 from consistentid.identity.tensor_cache import TensorCache, default_folder
 from consistentid.identity.weighted_prompt import text_of
 from consistentid.images import PhotoSource
-from consistentid.memory import Memory
 from consistentid.trust.policy import PromptPolicy
 
 logger = logging.getLogger(__name__)
-
-_REMEMBERED = 64  # conditionings kept in memory
 
 
 class PortraitGenerator:
@@ -77,8 +74,8 @@ class PortraitGenerator:
         self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter)
         self.conditioner.keep_in(self.cache)
         self._analyses = Analyses(analyzer)
-        self._embeddings: Memory[Embeddings] = Memory(_REMEMBERED)
         self.renderer = Renderer(pipeline, adapter, origin=origin or Origin())
+        self._embedder = Embedder(pipeline, self.conditioner, cache=self.cache, idle=self.renderer.running)
 
     @classmethod
     def from_pretrained(
@@ -155,6 +152,7 @@ class PortraitGenerator:
         photo: PhotoSource | FaceAnalysis,
         prompt: str,
         *,
+        donors: Donors | None = None,
         task: str = TEXT_TO_IMAGE,
         inputs: Mapping[str, Any] | None = None,
         components: Mapping[str, Any] | None = None,
@@ -171,6 +169,7 @@ class PortraitGenerator:
         Args:
             photo: anything `images.load_photo` reads, or a finished analysis.
             prompt: what the portrait shall show.
+            donors: photos of others that give something.
             task: entry of `generation.tasks.TASKS`.
             inputs: what the task needs besides, such as `image` and `strength`. `mask_image` may be one of
                 `masks.MASK_NAMES` (`face`, `hair`, …): it is then made from the label map, with a feathered border.
@@ -200,6 +199,7 @@ class PortraitGenerator:
             inputs=inputs or {},
             components=components or {},
             latents=latents,
+            donors=donors or Donors(),
         )
         return self.generate_batch(
             [request],
@@ -236,6 +236,7 @@ class PortraitGenerator:
             "prompt": request.prompt,
             "task": request.task,
             "photo_sha256": photo_sha256(np.asarray(photo)),
+            "donor_photos": photos_of(request.donors),
             "weights_sha256": self.weights_sha256,
             "dtype": dtype_name(self.pipeline.unet),
         }
@@ -247,7 +248,8 @@ class PortraitGenerator:
             ConsistentIDError: as in `generate`.
         """
         self.policy.check(text_of(request.prompt, weighted=request.settings.prompt_weighting))
-        self.policy.check(request.settings.caption or "")
+        for text in (request.settings.caption or "", *request.settings.words.values()):
+            self.policy.check(text)
         settings = self._resolved(request)
         analysed = self._analyses.of(request.photo, settings)
         config = self.adapter.config
@@ -257,38 +259,28 @@ class PortraitGenerator:
             fitted_inputs(request.inputs, task=task_named(request.task), size=size),
             own=analysed.analysis,
             size=size,
-            analyse=lambda picture: self._analyses.of(picture, GenerationSettings(face=config.quirks.face)).analysis,
+            analyse=lambda picture: self.analysed(picture).analysis,
         )
+        people = gather(analysed, request.donors, settings, analyse=self.analysed)
+        embeddings = self._embedder.of(people, request.prompt, settings)
+        check_shown(settings.control, embeddings.conditioning.regions[0], reworded=settings.words)
         return PreparedRequest(
             replace(request, settings=settings, inputs=inputs),
             analysed.analysis,
-            self._embedded(request.prompt, settings, analysed),
+            embeddings,
             analysed.path,
             analysed.sha256,
             analysis_sha256(analysed.analysis),
+            people.records,
             blend,
         )
 
-    def _embedded(self, prompt: str, settings: GenerationSettings, photo: AnalysedPhoto) -> Embeddings:
-        weighting = settings.prompt_weighting and library_versions("compel")["compel"]
-        text = (prompt, settings.negative_prompt, settings.caption, settings.clip_skip, weighting)
-        state = conditioning_state(self.conditioner)
-        key = (photo.sha256, analysis_sha256(photo.analysis), text, settings.regions, state)
-
-        def compute() -> Embeddings:
-            return embed(
-                photo.analysis,
-                prompt,
-                settings,
-                pipeline=self.pipeline,
-                conditioner=self.conditioner,
-                idle=self.renderer.running,
-            )
-
-        return self._embeddings.get(key, lambda: stored(self.cache, key, compute))
+    def analysed(self, photo: PhotoSource | FaceAnalysis, *, face: FaceChoice | None = None) -> AnalysedPhoto:
+        """A photo besides a request's own; its largest face, or as the adapter was trained, unless one is chosen."""
+        return self._analyses.of(photo, GenerationSettings(face=face or self.adapter.config.quirks.face))
 
     def render(self, prepared: Sequence[PreparedRequest], **options: Any) -> list[list[Portrait]]:
-        """Portraits of prepared requests, in their order; options as in `Renderer.render`."""
+        """Portraits of prepared requests, in their order; options as in `Renderer.portraits`."""
         return self.renderer.render(prepared, **options)
 
     def _resolved(self, request: GenerationRequest) -> GenerationSettings:

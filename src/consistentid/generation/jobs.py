@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 
 from consistentid.errors import ConsistentIDError, GenerationCancelled, InvalidData
+from consistentid.generation.donors import Donors
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import Portrait, read_settings
 from consistentid.generation.request import GenerationRequest, PreparedRequest
@@ -24,11 +25,14 @@ _BATCHES_AHEAD = 4  # jobs are prepared until they fill so many batches, so that
 
 
 class Job(GenerationSettings):
-    """One line of a job file: a request with a name for its pictures."""
+    """One line of a job file: a request with a name for its pictures, and photos of others as in `Donors`."""
 
     name: str = Field(min_length=1)
     photo: str = Field(min_length=1)
     prompt: str
+    parts: dict[str, str] = Field(default_factory=dict)
+    blend_with: str | None = None
+    same: tuple[str, ...] = ()
 
     @field_validator("name")
     @classmethod
@@ -46,8 +50,17 @@ class Job(GenerationSettings):
         return [folder / f"{self.name}_{k}.png" for k in range(self.num_images)]
 
     def settings(self) -> GenerationSettings:
-        """Everything but name, photo and prompt."""
+        """Everything but name, photos and prompt."""
         return GenerationSettings(**self.model_dump(include=set(GenerationSettings.model_fields)))
+
+    def request(self, photos: Path) -> GenerationRequest:
+        """What is asked for; relative paths that do not exist from the current folder are looked up in another."""
+        donors = Donors(
+            {part: _photo_path(photo, photos) for part, photo in self.parts.items()},
+            None if self.blend_with is None else _photo_path(self.blend_with, photos),
+            tuple(_photo_path(photo, photos) for photo in self.same),
+        )
+        return GenerationRequest(_photo_path(self.photo, photos), self.prompt, self.settings(), donors=donors)
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ def run_jobs(
 
     for job in jobs:
         try:
-            request = GenerationRequest(_photo_path(job, photos), job.prompt, job.settings())
+            request = job.request(photos)
             if _is_done(generator, request, job.outputs(out)):
                 report.skipped.append(job.name)
                 continue
@@ -196,8 +209,8 @@ def _is_done(generator: PortraitGenerator, request: GenerationRequest, outputs: 
     return all(record.index == k and record.matches(wanted) for k, record in enumerate(records))
 
 
-def _photo_path(job: Job, photos: Path) -> Path:
-    path = Path(job.photo).expanduser()
+def _photo_path(photo: str, photos: Path) -> Path:
+    path = Path(photo).expanduser()
     return path if path.is_absolute() or os.path.exists(path) else photos / path  # noqa: PTH110  exists() may raise
 
 

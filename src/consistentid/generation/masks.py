@@ -11,11 +11,13 @@ from PIL import Image, ImageFilter
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import EARRING, HAIR, HAT, LEFT_EAR, REGION_NAMES, RIGHT_EAR, region_masks
+from consistentid.generation.seam import matched
 from consistentid.generation.tasks import Task
 from consistentid.images import PhotoSource, load_photo
 
 FEATHER = 0.03  # of the shorter side, when the caller does not say
 _HAIR = (HAIR, HAT)
+_FOR_AUTOMATIC = ("mask_feather", "mask_match")
 MASK_NAMES = (*REGION_NAMES, "hair", "head")
 
 
@@ -26,15 +28,17 @@ class Blend:
     Attributes:
         original: the picture that was inpainted.
         mask: 255 where only the new picture shows, 0 where only the original does.
+        match: whether the new picture gets the colours and the grain that the original has around the mask.
     """
 
     original: Image.Image
     mask: Image.Image
+    match: bool = False
 
     def over(self, picture: Image.Image) -> Image.Image:
         """The picture inside the mask, the original outside, mixed along the feathered border."""
         original, mask = (image.resize(picture.size, Image.Resampling.BICUBIC) for image in (self.original, self.mask))
-        return Image.composite(picture, original, mask)
+        return Image.composite(matched(picture, original, mask) if self.match else picture, original, mask)
 
 
 def automatic_mask(label_map: UInt8[np.ndarray, "h w"], name: str, *, feather: float = FEATHER) -> Image.Image:
@@ -84,20 +88,21 @@ def with_automatic_mask(
         analyse: analyses another picture.
 
     Raises:
-        InvalidSettings: see `automatic_mask`, or a feather was given for a mask that is not automatic.
+        InvalidSettings: see `automatic_mask`, or what is for automatic masks was given for another one.
     """
     name = inputs.get("mask_image")
-    rest = {key: value for key, value in inputs.items() if key != "mask_feather"}
+    rest = {key: value for key, value in inputs.items() if key not in _FOR_AUTOMATIC}
     if not isinstance(name, str):
-        if "mask_feather" in inputs:
-            raise InvalidSettings("mask_feather is for automatic masks; blur your own mask image yourself")
+        given = [key for key in _FOR_AUTOMATIC if key in inputs]
+        if given:
+            raise InvalidSettings(f"{given[0]} is for automatic masks; give the name of one instead of a mask image")
         return rest, None
     picture = inputs.get("image")
     shown = own if picture is None else analyse(picture)
     mask = automatic_mask(shown.label_map, name, feather=float(inputs.get("mask_feather", FEATHER)))
     original = shown.image.resize(size, Image.Resampling.LANCZOS)
     soft = mask.resize(size, Image.Resampling.BILINEAR)
-    return {**rest, "image": original, "mask_image": soft}, Blend(original, soft)
+    return {**rest, "image": original, "mask_image": soft}, Blend(original, soft, bool(inputs.get("mask_match")))
 
 
 def fitted_inputs(inputs: Mapping[str, Any], *, task: Task, size: tuple[int, int]) -> Mapping[str, Any]:

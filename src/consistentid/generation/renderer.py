@@ -50,19 +50,24 @@ class Renderer:
         with self.running:
             return model_sha256(self.pipeline, self.adapter)
 
-    def render(
+    def render(self, prepared: Sequence[PreparedRequest], **options: Any) -> list[list[Portrait]]:
+        """Portraits of prepared requests, in their order; options as in `portraits`."""
+        shots = [[Shot(one, k) for k in range(one.settings.num_images)] for one in prepared]
+        made = iter(self.portraits([shot for group in shots for shot in group], **options))
+        return [[next(made) for _ in group] for group in shots]
+
+    def portraits(
         self,
-        prepared: Sequence[PreparedRequest],
+        shots: Sequence[Shot],
         *,
         output_type: OutputType = "pil",
         batch_size: int | None = None,
         cancel: Cancel | Stop | None = None,
         callback: Callable[[StepReport], None] | None = None,
         progress: bool = False,
-    ) -> list[list[Portrait]]:
-        """Portraits of prepared requests, in their order; see `PortraitGenerator.generate` for the arguments."""
-        shots = [[Shot(one, k) for k in range(one.settings.num_images)] for one in prepared]
-        runs = batches([shot for group in shots for shot in group], batch_size=batch_size or self.batch_size)
+    ) -> list[Portrait]:
+        """Single images of prepared requests, in their order; see `PortraitGenerator.generate` for the arguments."""
+        runs = batches(shots, batch_size=batch_size or self.batch_size)
         cancelled = as_cancel(cancel)
         made: dict[int, Portrait] = {}
         total = sum(run[0].prepared.settings.steps or 0 for run in runs)
@@ -77,7 +82,7 @@ class Renderer:
                 rendered = self.run(run, cancelled=cancelled, report=report, output_type=output_type)
                 for position, (shot, one) in enumerate(zip(run, rendered, strict=True)):
                     made[id(shot)] = self._portrait(shot, one, batch_size=len(run), batch_position=position)
-        return [[made[id(shot)] for shot in group] for group in shots]
+        return [made[id(shot)] for shot in shots]
 
     def run(
         self,

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from consistentid.faces.analysis import FaceAnalysis
+from consistentid.generation.donors import Donors
 from consistentid.generation.embeddings import Embeddings
 from consistentid.generation.masks import Blend
-from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings, PortraitSettings
+from consistentid.generation.settings import TEXT_TO_IMAGE, DonorRecord, GenerationSettings, PortraitSettings
 from consistentid.generation.versions import library_versions
 from consistentid.images import PhotoSource
 
@@ -25,9 +26,11 @@ class GenerationRequest:
         settings: everything else.
         task: entry of `tasks.TASKS`.
         inputs: further arguments of the task's pipeline, such as `image` and `strength`. `mask_image` may be the name
-            of an automatic mask (`masks.MASK_NAMES`), with `mask_feather` as width of its border.
+            of an automatic mask (`masks.MASK_NAMES`), with `mask_feather` as width of its border, and `mask_match` to
+            fit colours and grain to those around it.
         components: further networks of the task's pipeline, such as `controlnet`.
         latents: (num_images, c, h/8, w/8) start noise, instead of drawing it from the seed.
+        donors: photos of others that give something.
     """
 
     photo: PhotoSource | FaceAnalysis
@@ -37,6 +40,7 @@ class GenerationRequest:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     components: Mapping[str, Any] = field(default_factory=dict)
     latents: Float[Tensor, "n c h w"] | None = None
+    donors: Donors = field(default_factory=Donors)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class PreparedRequest:
         photo: path of the photo, None when it came from memory.
         photo_sha256: of its pixels.
         analysis_sha256: of the analysis.
+        donors: the photos of others.
         blend: lays the pictures over the inpainted one; None without an automatic mask.
     """
 
@@ -59,6 +64,7 @@ class PreparedRequest:
     photo: str | None
     photo_sha256: str
     analysis_sha256: str
+    donors: tuple[DonorRecord, ...] = ()
     blend: Blend | None = None
 
     @property
@@ -106,6 +112,7 @@ class Shot:
             photo=prepared.photo,
             photo_sha256=prepared.photo_sha256,
             analysis_sha256=prepared.analysis_sha256,
+            donors=prepared.donors,
             facial_prompt=facial_prompt.text_only,
             regions_used=facial_prompt.regions,
             made_here=request.latents is None and request.task == TEXT_TO_IMAGE,
@@ -128,6 +135,7 @@ class Shot:
             request.task,
             request.latents is None,
             self.prepared.embeddings.conditioning.prompt_embeds.shape[1],  # long prompts have more tokens
+            self.prepared.embeddings.identity_tokens.shape[1],
             *own,
         )
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
+from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.controlnets import check_controlnets
 from consistentid.generation.masks import size_like
 from consistentid.generation.presets import Preset
@@ -12,6 +13,7 @@ from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import task_named
 from consistentid.identity.compatibility import check_regions
 from consistentid.identity.config import AdapterConfig
+from consistentid.identity.control import REWORDED_WEIGHT, check_parts
 from consistentid.images import PhotoSource
 from consistentid.prompting.style import style_named
 
@@ -32,12 +34,16 @@ def resolved_request(
         check_controlnets(networks, pictures=pictures, num_images=request.settings.num_images, unet=pipeline.unet)
     settings = resolved(request.settings, preset=preset, config=config, pipeline=pipeline)
     run = task.steps_run(settings.steps or 0, request.inputs, pipeline=pipeline)
+    if run < 1:
+        raise InvalidSettings(f"of {settings.steps} steps, strength leaves none to run; raise one of them")
     settings = settings.model_copy(update={"merge_step": _merge_step(settings.merge_step, steps=run, config=config)})
     picture = request.inputs.get("image", request.photo)
     if task.keeps_proportions and request.settings.size is None and isinstance(picture, FaceAnalysis | PhotoSource):
         shown = picture.image if isinstance(picture, FaceAnalysis) else picture
         size = size_like(shown, like=settings.size or (8, 8), multiple=pipeline.vae_scale_factor)
         settings = settings.model_copy(update={"size": size})
+    if request.donors.blend is not None and settings.blend is None:
+        settings = settings.model_copy(update={"blend": 0.5})
     distilled = pipeline.unet.config.time_cond_proj_dim is not None
     if distilled and not task.tells_guidance and (settings.guidance or 0) > 1:
         raise InvalidSettings(
@@ -64,8 +70,11 @@ def resolved(
         "identity_scale": config.identity_scale if settings.identity_scale is None else settings.identity_scale,
         "face": config.quirks.face if settings.face is None else settings.face,
         "size": _size(settings.size or preset.size, pipeline=pipeline),
+        "weights": {**dict.fromkeys(settings.words, REWORDED_WEIGHT), **settings.weights},
     }
     check_regions(settings.regions)
+    check_parts({**settings.weights, **settings.starts, **settings.ends})
+    check_parts(settings.words, known=REGION_NAMES)
     return settings.model_copy(update=changes)
 
 

@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from consistentid.errors import InvalidSettings
 from consistentid.generation.origin import Origin
+from consistentid.identity.control import MAX_WEIGHT, Control
 
 TEXT_TO_IMAGE = "text-to-image"
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class GenerationSettings(BaseModel):
@@ -32,6 +35,16 @@ class GenerationSettings(BaseModel):
         caption: description of the face; None takes the one in the adapter's configuration, else the describer's.
         face: which face of the photo: largest, surest, left, right, centre, largest:1, … (see `FaceAnalyzer.analyze`).
         clip_skip: last layers of the text encoder that are left out; "clip skip 2" of other programs is 1.
+        weights: how strongly a part of the photo acts, by part: face, ears, eyes, nose, mouth, or identity for the
+            overall identity; from 0 (the text decides) over 1 (as trained, as usual) to 1.5.
+        starts: first step in which a part acts, as a share of all steps that are run, by part; without it a region acts
+            after the merge step, the identity in all steps.
+        ends: the step from which on a part acts no more, likewise.
+        words: what the text says of a region instead of the caption, by region: `closed` for eyes, `a laughing mouth`
+            for mouth. The region's weight is then low, unless it is given too.
+        blend: share of a second person, from 0 to 1; half when only that person's photo is given.
+        combine: how several photos of the person become one: average (by their quality), concatenate (every photo gets
+            identity tokens of its own), best (the average, but each region from the photo that shows it best).
         prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
             released checkpoints) all of a long prompt; needs compel.
     """
@@ -51,6 +64,12 @@ class GenerationSettings(BaseModel):
     caption: str | None = None
     face: int | str | None = None
     clip_skip: int = Field(default=0, ge=0)
+    weights: dict[str, Annotated[float, Field(ge=0, le=MAX_WEIGHT)]] = Field(default_factory=dict)
+    starts: dict[str, _Share] = Field(default_factory=dict)
+    ends: dict[str, _Share] = Field(default_factory=dict)
+    words: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    blend: float | None = Field(default=None, ge=0, le=1)
+    combine: Literal["average", "concatenate", "best"] = "average"
     prompt_weighting: bool = False
 
     @field_validator("merge_step", mode="before")
@@ -67,7 +86,15 @@ class GenerationSettings(BaseModel):
             raise ValueError("merge_step as a share of the steps must be between 0 and 1")
         if self.size is not None and min(self.size) < 8:
             raise ValueError("size must be at least 8 x 8 pixels")
+        backwards = [part for part in self.starts if self.starts[part] >= self.ends.get(part, 1)]
+        if backwards:
+            raise ValueError(f"{backwards[0]} must end after it starts")
         return self
+
+    @property
+    def control(self) -> Control:
+        """When and how strongly the photo's parts act."""
+        return Control(self.weights, self.starts, self.ends)
 
     @classmethod
     def of(cls, **values: object) -> "GenerationSettings":
@@ -105,6 +132,24 @@ def preset_settings(name: str | Path) -> GenerationSettings:
     return GenerationSettings.of(**values)
 
 
+class DonorRecord(BaseModel):
+    """One of these photos in a portrait's record.
+
+    Attributes:
+        role: the part that it gives, `blend` or `same`.
+        photo: path, None when it came from memory.
+        photo_sha256: of its pixels.
+        analysis_sha256: of what the face analysis found.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: str
+    photo: str | None
+    photo_sha256: str
+    analysis_sha256: str
+
+
 class PortraitSettings(Origin, GenerationSettings):
     """Everything needed to make one portrait again, bit for bit on the same machine.
 
@@ -115,6 +160,7 @@ class PortraitSettings(Origin, GenerationSettings):
         photo: path of the photo, None when it came from memory.
         photo_sha256: of the decoded, upright RGB pixels and their size.
         analysis_sha256: of what the face analysis found.
+        donors: the photos of others that gave something.
         facial_prompt: prompt and caption as the text encoder read them.
         regions_used: regions that took part, in the order of their words.
         weights_sha256: of every parameter that took part.
@@ -131,6 +177,7 @@ class PortraitSettings(Origin, GenerationSettings):
     photo: str | None = None
     photo_sha256: str
     analysis_sha256: str
+    donors: tuple[DonorRecord, ...] = ()
     facial_prompt: str = ""
     regions_used: tuple[str, ...] = ()
     weights_sha256: str
@@ -145,6 +192,11 @@ class PortraitSettings(Origin, GenerationSettings):
     def request_settings(self) -> GenerationSettings:
         """The settings of the request this portrait came from."""
         return GenerationSettings(**self.model_dump(include=set(GenerationSettings.model_fields)))
+
+    @property
+    def donor_photos(self) -> tuple[tuple[str, str], ...]:
+        """Role and pixels' hash of the photos of others."""
+        return tuple((donor.role, donor.photo_sha256) for donor in self.donors)
 
     def matches(self, wanted: Mapping[str, object]) -> bool:
         """Whether this portrait is what a request asks for: every value given there is the one recorded here."""

@@ -14,7 +14,8 @@ from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.tensor_cache import TensorCache
 from consistentid.prompting.facial_prompt import FacialPrompt
 
-FORMAT = 1  # raise it when the conditioning is computed in another way: what is on the disks then counts no more
+FORMAT = 2  # raise it when the conditioning is computed in another way: what is on the disks then counts no more
+_ROWS = ("regions", "positions")
 _TOKENS = ("identity_tokens", "negative_identity_tokens")
 
 
@@ -39,7 +40,7 @@ def to_tensors(embeddings: Embeddings) -> dict[str, Tensor]:
     for index, prompt in enumerate(conditioning.facial_prompts):
         tensors |= _tensors_of(prompt, f"prompt{index}")
         texts.append({key: value for key, value in vars(prompt).items() if not isinstance(value, Tensor)})
-    record = {"regions": conditioning.regions, "prompts": texts}
+    record = {**{name: getattr(conditioning, name) for name in _ROWS}, "prompts": texts}
     text = json.dumps(record).encode()
     return tensors | {"record": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
 
@@ -51,8 +52,8 @@ def from_tensors(tensors: dict[str, Tensor]) -> Embeddings:
         FacialPrompt(**_with_tuples(values), **_named(tensors, f"prompt{index}"))
         for index, values in enumerate(record["prompts"])
     )
-    regions = tuple(tuple(names) for names in record["regions"])
-    conditioning = Conditioning(**_named(tensors, "conditioning"), facial_prompts=prompts, regions=regions)
+    rows: dict[str, Any] = {name: tuple(tuple(row) for row in record[name]) for name in _ROWS}
+    conditioning = Conditioning(**_named(tensors, "conditioning"), facial_prompts=prompts, **rows)
     return Embeddings(conditioning, *(tensors[name] for name in _TOKENS))
 
 

@@ -82,7 +82,7 @@ TASKS: dict[str, Task] = {
     ),
     "inpaint": Task(
         {"sd": "StableDiffusionInpaintPipeline", "sdxl": "StableDiffusionXLInpaintPipeline"},
-        required=("image", "mask_image"), optional=("strength", "padding_mask_crop", "mask_feather"),
+        required=("image", "mask_image"), optional=("strength", "padding_mask_crop", "mask_feather", "mask_match"),
     ),
     "controlnet": Task(
         {"sd": "StableDiffusionControlNetPipeline", "sdxl": "StableDiffusionXLControlNetPipeline"},
@@ -90,7 +90,8 @@ TASKS: dict[str, Task] = {
     ),
     "controlnet-inpaint": Task(
         {"sd": "StableDiffusionControlNetInpaintPipeline", "sdxl": "StableDiffusionXLControlNetInpaintPipeline"},
-        required=("image", "mask_image", "control_image"), optional=("strength", "mask_feather", *_CONTROL),
+        required=("image", "mask_image", "control_image"),
+        optional=("strength", "mask_feather", "mask_match", *_CONTROL),
         components=("controlnet",), tells_guidance=False,
     ),
 }  # fmt: skip

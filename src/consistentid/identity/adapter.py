@@ -1,6 +1,6 @@
 """IdentityAdapter: the weights of the method, and their life on a diffusers U-Net."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -203,15 +203,18 @@ class IdentityAdapter:
         return self._attached().identity_tokens(identity_embedding, image_features)
 
     @contextmanager
-    def fixed_tokens(self, tokens: Float[Tensor, "b 4 dt"]) -> Iterator[None]:
+    def fixed_tokens(self, tokens: Float[Tensor, "b 4 dt"]) -> Iterator[Callable[[Tensor], None]]:
         """Let every U-Net call of the block use these identity tokens, whatever `image_embeds` it is given.
 
         Saves the projection in every step. And stock pipelines repeat the embeddings of one photo for every image of
         a batch, so this is the only way to give each image of a batch its own person. With guidance the negative
         half comes first; give the pipeline any `ip_adapter_image_embeds` of the right rank.
+
+        Yields:
+            A function that exchanges the tokens, between two calls.
         """
-        with self._attached().fixed_tokens(tokens):
-            yield
+        with self._attached().fixed_tokens(tokens) as use:
+            yield use
 
     def parameters_by_group(self) -> dict[str, dict[str, nn.Parameter]]:
         """Live parameters of `GROUPS` by name; attach first."""

@@ -5,7 +5,7 @@ here, so that detaching leaves the U-Net bit-equal, with its own attention proce
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,12 +76,13 @@ class Attachment:
         return tokens
 
     @contextmanager
-    def fixed_tokens(self, tokens: Float[Tensor, "b 4 dt"]) -> Iterator[None]:
-        """Let every U-Net call of the block use these identity tokens, whatever `image_embeds` it is given."""
+    def fixed_tokens(self, tokens: Float[Tensor, "b 4 dt"]) -> Iterator[Callable[[Tensor], None]]:
+        """Let every U-Net call of the block use these identity tokens; gives what exchanges them."""
         projection = self.unet.encoder_hid_proj
-        self.unet.encoder_hid_proj = _FixedTokens(tokens)
+        fixed = _FixedTokens(tokens)
+        self.unet.encoder_hid_proj = fixed
         try:
-            yield
+            yield fixed.use
         finally:
             self.unet.encoder_hid_proj = projection
 
@@ -208,7 +209,14 @@ class _FixedTokens(nn.Module):
 
     def __init__(self, tokens: Float[Tensor, "b 4 dt"]) -> None:
         super().__init__()
-        self.tokens = tokens[:, None]  # one photo per image
+        self.given: Tensor | None = None
+        self.use(tokens)
+
+    def use(self, tokens: Float[Tensor, "b 4 dt"]) -> None:
+        """From now on these; the same ones again are no change, so that their keys and values stay kept."""
+        if self.given is not tokens:
+            self.given = tokens
+            self.tokens = tokens[:, None]  # one photo per image
 
     def forward(self, image_embeds: list[Tensor]) -> list[Tensor]:
         del image_embeds

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+_IDENTITY_KEYS = "processor.to_k_ip.0"
+
 
 @dataclass
 class AttentionRecorder:
@@ -22,10 +24,12 @@ class AttentionRecorder:
 
     Attributes:
         layers: names of the attention layers, see `cross_attention_layers`.
+        identity: keep the keys of the identity tokens too; an adapter must be attached.
     """
 
     unet: UNet2DConditionModel
     layers: tuple[str, ...]
+    identity: bool = False
     _kept: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
     @contextmanager
@@ -35,7 +39,7 @@ class AttentionRecorder:
         handles = [
             self.unet.get_submodule(f"{name}.{projection}").register_forward_hook(self._hook(name, projection))
             for name in self.layers
-            for projection in ("to_q", "to_k")
+            for projection in ("to_q", "to_k", *([_IDENTITY_KEYS] if self.identity else []))
         ]
         try:
             yield
@@ -49,6 +53,19 @@ class AttentionRecorder:
             layer: Any = self.unet.get_submodule(name)
             kept = self._kept[name]
             yield token_columns(kept["to_q"], kept["to_k"], positions, heads=layer.heads, scale=layer.scale)
+
+    def identity_maps(self) -> Iterator[Float[Tensor, "b h q t"]]:
+        """Attention probabilities of the identity tokens, which compete among themselves only, layer by layer.
+
+        Layers that skipped them, because their weight is 0, are left out.
+        """
+        for name in self.layers:
+            layer: Any = self.unet.get_submodule(name)
+            kept = self._kept[name]
+            if _IDENTITY_KEYS in kept:
+                keys = kept[_IDENTITY_KEYS].flatten(1, -2)
+                every = torch.arange(keys.shape[1], device=keys.device).expand(len(keys), -1)
+                yield token_columns(kept["to_q"], keys, every, heads=layer.heads, scale=layer.scale)
 
     def _hook(self, name: str, projection: str) -> Callable[..., None]:
         def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
@@ -104,3 +121,23 @@ def _columns(query: Tensor, key: Tensor, positions: Tensor, heads: int, scale: f
     scores = (query @ key.transpose(2, 3)).float() * scale  # b h q l
     where = positions[:, None, None, :].expand(*scores.shape[:3], -1)
     return torch.exp(scores.gather(3, where) - torch.logsumexp(scores, dim=3, keepdim=True))
+
+
+def outside_less_inside(maps: Float[Tensor, "b h q n"], masks: Float[Tensor, "b n q"]) -> Float[Tensor, "b h n"]:
+    """Eq. 1 of arXiv:2404.16771 for every token: its mean attention outside its region minus inside, from -1 to 1.
+
+    Each map is divided by its maximum, as in the release, so that the number does not depend on how many pixels there
+    are.
+
+    Args:
+        maps: attention probabilities over heads and pixels.
+        masks: regions at the same resolution, 0..1.
+    """
+    maps = maps.float().transpose(2, 3)  # b h n q
+    maps = maps / (maps.amax(-1, keepdim=True) + 1e-5)
+    inside = masks[:, None].to(maps.dtype)
+    outside = 1 - inside
+    # Each mean is over its own pixels.
+    mean_outside = (maps * outside).sum(-1) / outside.sum(-1).clamp(min=1e-6)
+    mean_inside = (maps * inside).sum(-1) / inside.sum(-1).clamp(min=1e-6)
+    return mean_outside - mean_inside

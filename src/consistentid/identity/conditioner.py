@@ -1,11 +1,10 @@
 """Conditioner: analysed faces and prompts -> Conditioning, in batches."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from consistentid.faces.analysis import FaceAnalysis
@@ -16,25 +15,21 @@ from consistentid.identity.cached_encoder import CachedImageEncoder
 from consistentid.identity.checksum import WeightsChecksum
 from consistentid.identity.compatibility import check_image_encoder, check_recogniser, check_regions
 from consistentid.identity.conditioning import Conditioning
+from consistentid.identity.control import IDENTITY, check_parts
+from consistentid.identity.face_features import FaceFeatures, RegionTokens
 from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
-from consistentid.identity.reference import reference_images
+from consistentid.identity.mixing import MixedFace, as_mixed, mixed_embedding
 from consistentid.identity.tensor_cache import TensorCache
 from consistentid.identity.text import EncodedPrompts, encode_prompts
 from consistentid.identity.weighted_prompt import WeightedPrompt
 from consistentid.identity.weighted_text import WeightedTextEncoder, weighted_style
 from consistentid.prompting.facial_prompt import FacialPrompt, compose_facial_prompt
+from consistentid.prompting.rewording import reworded
 from consistentid.prompting.style import style_named
 
+Face = FaceAnalysis | MixedFace
 # The order of the release's image list: by parser label, so eyes come before ears (design notes, method 3.6).
 _LABEL_ORDER = tuple(region.name for region in sorted(REGIONS, key=lambda region: region.official_labels))
-
-
-@dataclass(frozen=True)
-class _References:
-    """Features of one analysed face: of the whole image and of each region the photo shows."""
-
-    whole: Float[Tensor, "t di"]
-    regions: dict[str, Float[Tensor, "t di"]]
 
 
 class Conditioner:
@@ -91,54 +86,60 @@ class Conditioner:
     @torch.no_grad()
     def condition(
         self,
-        analysis: FaceAnalysis | Sequence[FaceAnalysis],
+        analysis: Face | Sequence[Face],
         prompt: str | Sequence[str],
         *,
         negative_prompt: str | Sequence[str] = "",
         caption: str | Sequence[str] | None = None,
         images_per_prompt: int = 1,
         regions: Collection[str] | None = None,
+        words: Mapping[str, str] | None = None,
         identity: bool = True,
         weighted: bool = False,
     ) -> Conditioning:
         """Embeddings for a batch of images.
 
         Args:
-            analysis: one face for all prompts, or one per prompt.
+            analysis: one face, of one photo or mixed, for all prompts, or one per prompt.
             prompt: one prompt for all faces, or one per face.
             negative_prompt: one for all, or one each.
             caption: description of the face, for all or each; None: the adapter's own, the face's, or the style's.
             images_per_prompt: images of each pair, one after the other.
             regions: the regions that take part, of those that the photo shows; None: all, (): none.
+            words: what the captions say of single regions instead, see `reworded`.
             identity: whether the identity tokens know the person; without, they are those of the guidance branch.
             weighted: whether both prompts are in compel's syntax; all texts are then embedded in as many chunks of
                 the text encoder's context as the longest needs, in the aligned style.
 
         Raises:
             InvalidSettings: faces, prompts, negative prompts or captions differ in number; a face was recognised by
-                another network than the adapter's; a region is unknown; compel is not installed.
+                another network than the adapter's; a region is unknown, or the photo that alone is to give it does not
+                show it; compel is not installed.
             InvalidPrompt: see `compose_facial_prompt` and `WeightedPrompt.parse`.
         """
         count = batch_size(analysis, prompt, negative_prompt, caption)
         check_regions(regions)
-        analyses = each(analysis, count)
-        check_recogniser(analyses, self.adapter.config)
-        references = self._references(analyses)
-        shown = [[name for name in reference.regions if regions is None or name in regions] for reference in references]
-        faces = list(zip(each(prompt, count), analyses, shown, each(caption, count), strict=True))
-        encoded = self._encoded(faces, each(negative_prompt, count), weighted=weighted)
+        check_parts(words or {}, known=REGION_NAMES)
+        faces = [as_mixed(face) for face in each(analysis, count)]
+        features = self._features(faces)
+        shown = [[name for name in features.shown(face) if regions is None or name in regions] for face in faces]
+        rows = list(zip(each(prompt, count), faces, shown, each(caption, count), strict=True))
+        encoded = self._encoded(rows, each(negative_prompt, count), words=words or {}, weighted=weighted)
         slots = [self._slots(one, names) for one, names in zip(encoded.prompts, shown, strict=True)]
-        text = self._texts(encoded, self._regional(references, slots))
-        conditioning = self._with_identity(text, encoded.prompts, slots, analyses, references if identity else None)
+        text = self._texts(
+            encoded, features.regional(faces, slots, encoder=self.adapter.facial_encoder, nothing=self.zero_features)
+        )
+        conditioning = self._with_identity(text, encoded.prompts, slots, faces, features if identity else None)
         return conditioning.repeat(images_per_prompt) if images_per_prompt > 1 else conditioning
 
     def facial_prompt(
         self,
         prompt: str | WeightedPrompt,
-        analysis: FaceAnalysis,
+        analysis: Face,
         *,
         regions: Collection[str],
         caption: str | None = None,
+        words: Mapping[str, str] | None = None,
     ) -> FacialPrompt:
         """The facial prompt of a face, in the adapter's style; `regions` are those with an image.
 
@@ -148,7 +149,7 @@ class Conditioner:
         text, style = (prompt, self.style) if isinstance(prompt, str) else (prompt.text, weighted_style(self.style))
         return compose_facial_prompt(
             text,
-            caption=next(words for words in captions if words is not None),
+            caption=reworded(next(one for one in captions if one is not None), words or {}),
             regions=REGION_NAMES if self.style.words == "all" else regions,
             tokenizers=self.tokenizers,
             style=style,
@@ -167,6 +168,25 @@ class Conditioner:
         sums.append(self._images.weights_checksum())
         return None if None in sums else " ".join(map(str, sums))
 
+    @torch.no_grad()
+    def identities(self, face: Face) -> tuple[Float[Tensor, "n di"], Float[Tensor, "n t df"]]:
+        """What the identity tokens of a face are made of: n is 1, or the number of photos that are side by side.
+
+        Returns:
+            embeddings of the recogniser, and features of the whole images.
+        """
+        faces = as_mixed(face).identities()
+        features = self._features(faces)
+        return self._embeddings(faces), torch.stack([features.whole(one) for one in faces])
+
+    def _features(self, faces: Sequence[MixedFace]) -> FaceFeatures:
+        config = self.adapter.config
+        check_recogniser([photo for face in faces for photo in face.faces()], config)
+        return FaceFeatures(faces, self._images, quirks=config.quirks, place=self._placed)
+
+    def _embeddings(self, faces: Sequence[MixedFace]) -> Float[Tensor, "b di"]:
+        return self._placed(torch.stack([torch.from_numpy(mixed_embedding(face.shares(IDENTITY))) for face in faces]))
+
     def _slots(self, prompt: FacialPrompt, shown: Collection[str]) -> list[tuple[str, int]]:
         """Which region's image goes to which position."""
         if self.adapter.config.quirks.region_pairing == "position":
@@ -174,46 +194,23 @@ class Conditioner:
             return list(zip(images, prompt.positions, strict=False))
         return [pair for pair in zip(prompt.regions, prompt.positions, strict=True) if pair[0] in shown]
 
-    def _references(self, analyses: Sequence[FaceAnalysis]) -> list[_References]:
-        """Features of all images of all distinct faces, encoded in one batch."""
-        distinct = {id(analysis): analysis for analysis in analyses}
-        images = {key: reference_images(face, self.adapter.config.quirks) for key, face in distinct.items()}
-        flat = [image for reference in images.values() for image in (reference.whole, *reference.regions.values())]
-        encoded = iter(self._placed(self._images.encode(self._images.pixels(flat))))
-        by_face = {
-            key: _References(next(encoded), {name: next(encoded) for name in reference.regions})
-            for key, reference in images.items()
-        }
-        return [by_face[id(analysis)] for analysis in analyses]
-
-    def _regional(self, references: Sequence[_References], slots: Sequence[list[tuple[str, int]]]) -> "_Regional":
-        """Region tokens of a batch; positions padded to the same number of regions, padded ones are invalid."""
-        n = max(1, *(len(row) for row in slots))
-        zero = self.zero_features
-        padded = torch.tensor([[*(position for _, position in row), *[0] * (n - len(row))] for row in slots])
-        valid = torch.tensor([[index < len(row) for index in range(n)] for row in slots])
-        images = [one.regions[name] for one, row in zip(references, slots, strict=True) for name, _ in row]
-        tokens = None
-        if images:
-            tokens = self.adapter.facial_encoder.region_tokens(torch.stack([*images, zero]))
-        return _Regional(tokens, padded.to(zero.device), valid.to(zero.device))
-
     def _weighted(self, prompt: str) -> WeightedPrompt:
         parsed = WeightedPrompt.parse(prompt)
         return parsed if self.style.marking == "release" else parsed.trimmed()
 
     def _encoded(
         self,
-        faces: Sequence[tuple[str, FaceAnalysis, list[str], str | None]],
+        faces: Sequence[tuple[str, MixedFace, list[str], str | None]],
         negatives: Sequence[str],
         *,
+        words: Mapping[str, str],
         weighted: bool,
     ) -> EncodedPrompts:
         """Facial prompts of prompt, face, shown regions and caption, and negative prompts, encoded."""
         weights = [self._weighted(prompt) for prompt, *_ in faces] if weighted else []
         texts: list[str | WeightedPrompt] = [*weights] or [prompt for prompt, *_ in faces]
         prompts = [
-            self.facial_prompt(text, face, regions=names, caption=caption)
+            self.facial_prompt(text, face, regions=names, caption=caption, words=words)
             for text, (_, face, names, caption) in zip(texts, faces, strict=True)
         ]
         parts = (self.text_encoders, self.tokenizers)
@@ -225,13 +222,14 @@ class Conditioner:
         )
         return encoded.to(self.adapter.facial_encoder.device)
 
-    def _texts(self, encoded: EncodedPrompts, regional: "_Regional") -> dict[str, Tensor | None]:
+    def _texts(self, encoded: EncodedPrompts, regional: RegionTokens) -> dict[str, Tensor | None]:
         full, bare, negative = encoded.full, encoded.text_only, encoded.negative
         negative_tokens = negative.tokens
         if self.adapter.config.quirks.negative_regions:
             negative_tokens = self._fuse(negative.tokens, regional, nobody=True)
         return {
             "prompt_embeds": self._fuse(full.tokens, regional),
+            "unfused_embeds": full.tokens,
             "text_only_embeds": bare.tokens,
             "negative_embeds": negative_tokens,
             "negative_text_only_embeds": negative_tokens,
@@ -240,7 +238,7 @@ class Conditioner:
             "negative_pooled": negative.pooled,
         }
 
-    def _fuse(self, text: Tensor, regional: "_Regional", *, nobody: bool = False) -> Tensor:
+    def _fuse(self, text: Tensor, regional: RegionTokens, *, nobody: bool = False) -> Tensor:
         """Texts with their region tokens, or at the same positions with that of the zero image."""
         if regional.tokens is None:
             return text
@@ -254,37 +252,23 @@ class Conditioner:
         text: dict[str, Tensor | None],
         prompts: Sequence[FacialPrompt],
         slots: Sequence[list[tuple[str, int]]],
-        analyses: Sequence[FaceAnalysis],
-        references: list[_References] | None,
+        faces: Sequence[MixedFace],
+        features: FaceFeatures | None,
     ) -> Conditioning:
-        embeddings = self._placed(torch.stack([torch.from_numpy(face.identity_embedding) for face in analyses]))
+        embeddings = self._embeddings(faces)
         nobody = torch.zeros_like(embeddings)
-        nothing = self.zero_features.expand(len(analyses), -1, -1)
+        nothing = self.zero_features.expand(len(faces), -1, -1)
         return Conditioning(
             **text,  # type: ignore[arg-type]
-            identity=nobody if references is None else embeddings,
-            image_features=nothing if references is None else torch.stack([face.whole for face in references]),
+            identity=nobody if features is None else embeddings,
+            image_features=nothing if features is None else torch.stack([features.whole(face) for face in faces]),
             negative_identity=nobody,
             negative_image_features=nothing,
             facial_prompts=tuple(prompts),
             regions=tuple(tuple(name for name, _ in row) for row in slots),
+            positions=tuple(tuple(position for _, position in row) for row in slots),
         )
 
     def _placed(self, tensor: Tensor) -> Tensor:
         encoder = self.adapter.facial_encoder
         return tensor.to(device=encoder.device, dtype=encoder.dtype)
-
-
-@dataclass(frozen=True)
-class _Regional:
-    """Region tokens of a batch, as the FacialEncoder takes them.
-
-    Attributes:
-        tokens: of every valid slot, row by row, and behind them that of the zero image; None without regions.
-        positions: of the words.
-        valid: which slots are used.
-    """
-
-    tokens: Float[Tensor, "m d"] | None
-    positions: Int[Tensor, "b n"]
-    valid: Bool[Tensor, "b n"]

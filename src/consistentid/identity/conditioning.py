@@ -1,6 +1,6 @@
 """Conditioning: every embedding that is given to the U-Net."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -17,7 +17,8 @@ class Conditioning:
 
     Attributes:
         prompt_embeds: text with region features, for the steps after the merge step.
-        text_only_embeds: text without them, for the steps up to the merge step.
+        unfused_embeds: the text of `prompt_embeds` without region features, which weights of less than 1 go back to.
+        text_only_embeds: the text for the steps up to the merge step.
         negative_embeds: the negative prompt, after the merge step.
         negative_text_only_embeds: the negative prompt, up to the merge step.
         identity: recogniser's embeddings.
@@ -26,12 +27,14 @@ class Conditioning:
         negative_image_features: hidden states of the zero image, for the guidance branch.
         facial_prompts: one per image.
         regions: the regions of each image whose features are in its text.
+        positions: where they are.
         pooled: SDXL's pooled embedding after the merge step; None with one text encoder.
         text_only_pooled: the same up to the merge step.
         negative_pooled: of the negative prompt.
     """
 
     prompt_embeds: Float[Tensor, "b l d"]
+    unfused_embeds: Float[Tensor, "b l d"]
     text_only_embeds: Float[Tensor, "b l d"]
     negative_embeds: Float[Tensor, "b l d"]
     negative_text_only_embeds: Float[Tensor, "b l d"]
@@ -41,6 +44,7 @@ class Conditioning:
     negative_image_features: Float[Tensor, "b t df"]
     facial_prompts: tuple[FacialPrompt, ...]
     regions: tuple[tuple[str, ...], ...] = ()
+    positions: tuple[tuple[int, ...], ...] = ()
     pooled: Float[Tensor, "b dp"] | None = None
     text_only_pooled: Float[Tensor, "b dp"] | None = None
     negative_pooled: Float[Tensor, "b dp"] | None = None
@@ -71,6 +75,43 @@ class Conditioning:
             return None
         return _halves(self.negative_pooled, self.pooled, guidance)
 
+    def with_weights(self, weights: Sequence[Mapping[str, float]]) -> Self:
+        """With other weights of the regions in the text: 0 is the word alone, 1 as it is, more exaggerates.
+
+        The guidance branch stays as it is.
+
+        Args:
+            weights: of each image, by region; 1 for the others.
+        """
+        changed = [
+            (row, position, weight)
+            for row, slots in enumerate(zip(self.regions, self.positions, strict=True))
+            for name, position in zip(*slots, strict=True)
+            if (weight := weights[row].get(name, 1.0)) != 1
+        ]
+        if not changed:
+            return self
+        rows, positions, factors = zip(*changed, strict=True)
+        place = tuple(torch.tensor(index, device=self.prompt_embeds.device) for index in (rows, positions))
+        factor = self.prompt_embeds.new_tensor(factors)[:, None]
+        weighted = torch.lerp(self.unfused_embeds[place], self.prompt_embeds[place], factor)
+        return replace(self, prompt_embeds=self.prompt_embeds.index_put(place, weighted))
+
+    def before_merge(self, rows: Sequence[bool]) -> Self:
+        """With some of the images as they are up to the merge step."""
+        if not any(rows):
+            return self
+        bare = torch.tensor(rows, device=self.prompt_embeds.device)
+        pooled = self.pooled
+        if pooled is not None and self.text_only_pooled is not None:
+            pooled = torch.where(bare[:, None], self.text_only_pooled, pooled)
+        return replace(
+            self,
+            prompt_embeds=torch.where(bare[:, None, None], self.text_only_embeds, self.prompt_embeds),
+            negative_embeds=torch.where(bare[:, None, None], self.negative_text_only_embeds, self.negative_embeds),
+            pooled=pooled,
+        )
+
     def repeat(self, count: int) -> Self:
         """Each image `count` times, one after the other."""
         return self._map(lambda tensor: tensor.repeat_interleave(count, dim=0), repeat=count)
@@ -85,15 +126,17 @@ class Conditioning:
         names = [field.name for field in fields(Conditioning) if isinstance(getattr(parts[0], field.name), Tensor)]
         prompts = tuple(prompt for part in parts for prompt in part.facial_prompts)
         regions = tuple(names for part in parts for names in part.regions)
+        positions = tuple(row for part in parts for row in part.positions)
         tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-        return replace(parts[0], facial_prompts=prompts, regions=regions, **tensors)
+        return replace(parts[0], facial_prompts=prompts, regions=regions, positions=positions, **tensors)
 
     def _map(self, change: Callable[[Tensor], Tensor], *, repeat: int = 1) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         prompts = tuple(prompt for prompt in self.facial_prompts for _ in range(repeat))
         regions = tuple(names for names in self.regions for _ in range(repeat))
-        return replace(self, facial_prompts=prompts, regions=regions, **tensors)
+        positions = tuple(row for row in self.positions for _ in range(repeat))
+        return replace(self, facial_prompts=prompts, regions=regions, positions=positions, **tensors)
 
 
 def _halves(negative: Tensor, positive: Tensor, guidance: bool) -> Tensor:

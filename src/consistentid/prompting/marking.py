@@ -52,7 +52,7 @@ def _mark_clause(text: str, wanted: set[str]) -> tuple[Clause, bool]:
     found = [
         (match.start(), region.name, match)
         for region in REGIONS
-        if (match := _word_pattern(region.name).search(text)) is not None
+        if (match := word_pattern(region.name).search(text)) is not None
     ]
     marked = sorted(entry for entry in found if entry[1] in wanted)
     pieces, position = [], 0
@@ -68,7 +68,8 @@ def _mark_clause(text: str, wanted: set[str]) -> tuple[Clause, bool]:
 
 
 @cache
-def _word_pattern(region: str) -> re.Pattern[str]:
+def word_pattern(region: str) -> re.Pattern[str]:
+    """Finds the words of a text that stand for a region."""
     words = next(entry.words for entry in REGIONS if entry.name == region)
     return re.compile(rf"\b(?:{'|'.join(words)})\b", re.IGNORECASE)
 

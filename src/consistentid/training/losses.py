@@ -6,6 +6,8 @@ from typing import Any, Protocol
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from consistentid.identity.attention_maps import outside_less_inside
+
 LOCALISATION_WEIGHT = 0.01  # section 3.3 of arXiv:2404.16771
 
 
@@ -61,20 +63,12 @@ def localisation_loss(
 ) -> Float[Tensor, " b"]:
     """Attention of each region's token outside its region minus inside, of one layer, for each sample.
 
-    Each map is divided by its maximum, as in the release, so that the loss does not depend on how many pixels there
-    are. Samples without regions count as zero.
+    Samples without regions count as zero.
 
     Args:
         maps: attention probabilities of the region tokens, over heads and pixels.
         masks: region masks at the same resolution, 0..1.
         valid: which regions exist.
     """
-    maps = maps.float().transpose(2, 3)  # b h n q
-    maps = maps / (maps.amax(-1, keepdim=True) + 1e-5)
-    inside = masks[:, None].to(maps.dtype)
-    outside = 1 - inside
-    # Eq. 1 of arXiv:2404.16771: each mean is over its own pixels.
-    mean_outside = (maps * outside).sum(-1) / outside.sum(-1).clamp(min=1e-6)
-    mean_inside = (maps * inside).sum(-1) / inside.sum(-1).clamp(min=1e-6)
-    per_region = (mean_outside - mean_inside) * valid[:, None]
+    per_region = outside_less_inside(maps, masks) * valid[:, None]
     return (per_region.sum(-1) / valid.sum(-1).clamp(min=1)[:, None]).mean(1)

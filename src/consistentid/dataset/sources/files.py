@@ -67,6 +67,17 @@ def folder_items(folder: Path) -> Iterator[FileItem | Path]:
         yield missing_file(folder / stated, folder.name, of_it)
 
 
+def photo_files(folder: Path) -> list[Path]:
+    """Files of a folder and its subfolders that are photos by their names, without label maps.
+
+    Raises:
+        InvalidData: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InvalidData(f"{folder} is no folder; give a folder of photos")
+    return [path for path in _files(folder) if path.suffix.lower() in _PHOTO_SUFFIXES]
+
+
 def _files(folder: Path) -> Iterator[Path]:
     """Files of a folder and its subfolders, without hidden ones and label maps."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

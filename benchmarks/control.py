@@ -1,0 +1,261 @@
+"""Does every control do what it says? Weights, mixing, morphs and several photos, on held-out people.
+
+Usage: python benchmarks/control.py PHOTOS [--people 40] [--parts weights,mixing,...] [--out out/control.json]
+
+PHOTOS as in embedded_scores.py. Regions are compared by FGIS (consistentid.evaluation.fgis), people by dlib's embedding
+(cosine); the interval of a mean is a bootstrap over people. With 40 people about 15 minutes on 2 cores.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+
+from consistentid.dataset.holdout import is_held_out
+from consistentid.evaluation.fgis import region_similarity
+from consistentid.evaluation.intervals import mean_estimate, paired_difference
+from consistentid.evaluation.judge import Judge
+from consistentid.evaluation.measured import Measured
+from consistentid.evaluation.recognisers import DlibRecogniser
+from consistentid.faces.analysis import FaceAnalysis
+from consistentid.faces.regions import REGION_NAMES
+from consistentid.generation.donors import Donors
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.loading import embedded_folder
+from consistentid.generation.request import GenerationRequest
+from consistentid.generation.settings import GenerationSettings
+
+PROMPT = "a portrait photo of a person"
+WEIGHTS = (0.0, 1.0, 1.5)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+PARTS = (*REGION_NAMES, "identity")
+
+
+@dataclass(frozen=True)
+class Person:
+    """A held-out person: an analysed photo, what is measured on it, and on another photo."""
+
+    name: str
+    face: FaceAnalysis
+    photo: Measured
+    other: Measured
+
+
+class Bench:
+    """A model and its judge."""
+
+    def __init__(self, model: str, *, seed: int) -> None:
+        self.generator = PortraitGenerator.from_pretrained(model, cache=False)
+        self.judge = Judge.embedded(embedded_folder() if model == "embedded" else Path(model))
+        self.seed = seed
+
+    def people(self, folder: Path, count: int) -> list[Person]:
+        """Held-out people with two photos, spread over the list."""
+        files = defaultdict(list)
+        for line in (folder / "portraits.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            files[record["person"]].append(folder / record["file"])
+        held = [(name, photos) for name, photos in files.items() if len(photos) > 1 and is_held_out(name, len(photos))]
+        analyze = self.generator.analyzer.analyze
+        return [
+            Person(name, analyze(photos[0]), self.judge.measure(photos[0]), self.judge.measure(photos[1]))
+            for name, photos in held[:: max(1, len(held) // count)][:count]
+        ]
+
+    def portraits(self, asked: Iterable[tuple[FaceAnalysis, Donors, dict[str, Any]]]) -> list[Measured]:
+        """What is measured on one portrait of each request, all of one seed."""
+        requests = [
+            GenerationRequest(face, PROMPT, GenerationSettings.of(seed=self.seed, **settings), donors=donors)
+            for face, donors, settings in asked
+        ]
+        return [self.judge.measure(row[0].image) for row in self.generator.generate_batch(requests)]
+
+    def plain(self, people: Sequence[Person], **settings: Any) -> list[Measured]:
+        """One portrait of each person."""
+        return self.portraits((person.face, Donors(), settings) for person in people)
+
+
+def likeness(a: Measured, b: Measured) -> float:
+    """Cosine of identity embeddings; NaN without a face."""
+    pair = [each.identity.get(DlibRecogniser.name) for each in (a, b)]
+    if any(each is None for each in pair):
+        return float("nan")
+    return float(pair[0] @ pair[1] / np.linalg.norm(pair[0]) / np.linalg.norm(pair[1]))
+
+
+def regional(a: Measured, b: Measured, regions: Iterable[str]) -> float:
+    """Mean similarity of some regions; NaN when none is seen in both."""
+    found = region_similarity(a.regions, b.regions).regions
+    values = [found[name] for name in regions if name in found]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def of_part(part: str) -> Callable[[Measured, Measured], float]:
+    """The similarity that a part's control is about."""
+    return likeness if part == "identity" else partial(regional, regions=(part,))
+
+
+def others(part: str) -> tuple[str, ...]:
+    """All regions but one; for the overall identity, all."""
+    return tuple(name for name in REGION_NAMES if name != part)
+
+
+def named(people: Sequence[Person], values: Iterable[float]) -> dict[str, float]:
+    """Values by person, NaN left out."""
+    return {person.name: value for person, value in zip(people, values, strict=True) if np.isfinite(value)}
+
+
+def slope(xs: Sequence[float], rows: np.ndarray) -> np.ndarray:
+    """Least-squares slope of each row, NaN where a value is."""
+    centred = np.array(xs) - np.mean(xs)
+    return rows @ centred / (centred @ centred)
+
+
+def weights(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
+    """Similarity of a part, and of the other regions, by the part's weight."""
+    report = {}
+    usual = bench.plain(people)
+    for part in PARTS:
+        made = [usual if w == 1 else bench.plain(people, weights={part: w}) for w in WEIGHTS]
+        own, rest = (
+            np.array([[measure(one, p.photo) for one, p in zip(row, people, strict=True)] for row in made]).T
+            for measure in (of_part(part), partial(regional, regions=others(part)))
+        )
+        report[part] = {
+            "similarity": {str(w): float(np.nanmean(column)) for w, column in zip(WEIGHTS, own.T, strict=True)},
+            "slope": estimated(people, slope(WEIGHTS, own)),
+            "slope of the other regions": estimated(people, slope(WEIGHTS, rest)),
+        }
+        print(part, report[part], flush=True)
+    return report
+
+
+def estimated(people: Sequence[Person], values: Iterable[float]) -> dict[str, float]:
+    """Mean over people with its interval."""
+    return asdict(mean_estimate(named(people, values)))
+
+
+def mixing(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
+    """What a part from somebody else's photo changes: similarity of the part to its donor, of the rest to its own."""
+    donors = [*people[1:], people[0]]
+    usual = bench.plain(people)
+    report = {}
+    for part in PARTS:
+        made = bench.portraits((p.face, Donors({part: d.face}), {}) for p, d in zip(people, donors, strict=True))
+        own, rest = of_part(part), partial(regional, regions=others(part))
+        rows = list(zip(people, donors, usual, made, strict=True))
+        report[part] = {
+            "part: gain to its donor": estimated(people, [own(m, d.photo) - own(u, d.photo) for _, d, u, m in rows]),
+            "part: loss to its own": estimated(people, [own(u, p.photo) - own(m, p.photo) for p, _, u, m in rows]),
+            "rest: loss to its own": estimated(people, [rest(u, p.photo) - rest(m, p.photo) for p, _, u, m in rows]),
+        }
+        print(part, report[part], flush=True)
+    return report
+
+
+def morph(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
+    """Likeness to both people along a morph."""
+    seconds = [*people[1:], people[0]]
+    made = [
+        bench.portraits((p.face, Donors(blend=s.face), {"blend": t}) for p, s in zip(people, seconds, strict=True))
+        for t in SHARES
+    ]
+    report = {}
+    for name, towards in (("first", people), ("second", seconds)):
+        rows = np.array([[likeness(one, p.photo) for one, p in zip(row, towards, strict=True)] for row in made]).T
+        report[name] = {
+            "likeness": {str(t): float(np.nanmean(column)) for t, column in zip(SHARES, rows.T, strict=True)},
+            "slope": estimated(people, slope(SHARES, rows)),
+        }
+    print(report, flush=True)
+    return report
+
+
+def several(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
+    """Likeness to another real photo, from one or three bad photos: nobody in this set has more than two photos."""
+    bad = [[bench.generator.analyzer.analyze(spoilt(p.face.image, k)) for k in range(3)] for p in people]
+    made = {"one bad photo": bench.portraits((one[0], Donors(), {}) for one in bad)}
+    for how in ("average", "concatenate", "best"):
+        made[f"three, {how}"] = bench.portraits((a, Donors(same=(b, c)), {"combine": how}) for a, b, c in bad)
+    made["the good photo"] = bench.plain(people)
+    likenesses = {
+        name: named(people, [likeness(one, p.other) for one, p in zip(row, people, strict=True)])
+        for name, row in made.items()
+    }
+    report = {
+        name: {
+            "likeness": asdict(mean_estimate(values)),
+            "more than one": asdict(paired_difference(likenesses["one bad photo"], values)),
+        }
+        for name, values in likenesses.items()
+    }
+    print(report, flush=True)
+    return report
+
+
+def spoilt(photo: Image.Image, kind: int) -> Image.Image:
+    """A worse photo of the same moment: blurred, small and noisy, or dark and turned."""
+    side = min(photo.size)
+    if kind == 0:
+        return photo.filter(ImageFilter.GaussianBlur(side / 100))
+    if kind == 1:
+        small = photo.resize((photo.width * 100 // side, photo.height * 100 // side)).resize(photo.size)
+        noise = np.random.default_rng(0).normal(0, 14, (photo.height, photo.width, 3))
+        return Image.fromarray(np.clip(np.asarray(small) + noise, 0, 255).astype(np.uint8))
+    return ImageEnhance.Brightness(photo.rotate(12, Image.Resampling.BICUBIC)).enhance(0.5)
+
+
+def cost(bench: Bench, people: Sequence[Person], *, rounds: int = 5) -> dict[str, float]:
+    """CPU time of a batch with knobs, or with a mixture, over that of the plain call; medians of alternating runs."""
+    some = (list(people) * 4)[:4]
+    asked = {
+        "plain": (Donors(), {}),
+        "knobs": (Donors(), {"weights": {"eyes": 0.5, "identity": 1.2}, "starts": {"nose": 0.5}}),
+        "mixture": (Donors({"eyes": people[-1].face}, people[0].face), {}),
+    }  # fmt: skip
+    times = defaultdict(list)
+    for _ in range(rounds):
+        for name, (donors, settings) in asked.items():
+            requests = [
+                GenerationRequest(p.face, PROMPT, GenerationSettings.of(seed=k, **settings), donors=donors)
+                for k, p in enumerate(some)
+            ]
+            start = time.process_time()
+            bench.generator.generate_batch(requests)
+            times[name].append(time.process_time() - start)
+    medians = {name: float(np.median(values[1:])) for name, values in times.items()}
+    report = {name: value / medians["plain"] for name, value in medians.items()}
+    print(report, flush=True)
+    return report
+
+
+CHECKS = {"weights": weights, "mixing": mixing, "morph": morph, "several": several, "cost": cost}
+
+
+def main() -> None:
+    """Run the chosen parts and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--people", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parts", default=",".join(CHECKS))
+    parser.add_argument("--out", type=Path, default=Path("out/control.json"))
+    arguments = parser.parse_args()
+    bench = Bench(arguments.model, seed=arguments.seed)
+    people = bench.people(arguments.photos, arguments.people)
+    report = {name: CHECKS[name](bench, people) for name in arguments.parts.split(",")}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""A person put into an existing photo: the face there is repainted, its pose kept, the rest stays as it is."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from consistentid.errors import InvalidSettings
+from consistentid.faces.analysis import FaceChoice
+from consistentid.faces.crops import Square, crop_square
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.portrait import Portrait
+from consistentid.generation.request import GenerationRequest
+from consistentid.generation.seam import matched
+from consistentid.generation.settings import TEXT_TO_IMAGE
+from consistentid.images import PhotoSource
+
+_EDGE = 0.06  # width of the soft end at the crop's border, as a share of its side
+STRENGTH = 0.6  # keeps the pose and the light of the face that was there
+
+
+def put_into(
+    generator: PortraitGenerator,
+    request: GenerationRequest,
+    picture: PhotoSource,
+    *,
+    face: FaceChoice = "largest",
+    **options: Any,
+) -> list[Portrait]:
+    """Pictures with the person of a request in the place of somebody else.
+
+    The face is cut out as the model's own portraits are framed, repainted at the model's size, and laid back with the
+    colours and the grain around it; outside the mask every pixel is the picture's own, at its own size.
+
+    Args:
+        generator: makes them.
+        request: text-to-image or inpainting; of its `inputs`, `mask_image` may name the part that is repainted (else
+            the face), and `strength` say how much it changes.
+        picture: where the person is put.
+        face: who is replaced, when the picture shows several people.
+        **options: as in `Renderer.portraits`.
+
+    Raises:
+        InvalidSettings: the request is of another task, or has a picture or a mask image of its own.
+        UnreadableImage, NoFaceFound, FaceNotSelected: the picture cannot be used.
+    """
+    inputs = {"mask_image": "face", "strength": STRENGTH, **request.inputs}
+    if request.task not in (TEXT_TO_IMAGE, "inpaint") or not isinstance(inputs["mask_image"], str):
+        raise InvalidSettings("a person is put into a picture by inpainting with an automatic mask; leave others out")
+    target = generator.analysed(picture, face=face).analysis
+    square = Square.around(target.box) if target.landmarks is None else Square.on_face(target.landmarks)
+    left, top, side = round(square.left), round(square.top), max(1, round(square.side))
+    crop = crop_square(target.image, square, side)
+    prepared = generator.prepare(replace(request, task="inpaint", inputs={**inputs, "image": crop}))
+    portraits = generator.render([prepared], **options)[0]
+    assert prepared.blend is not None
+    mask = _ending_inside(prepared.blend.mask.resize(crop.size, Image.Resampling.BICUBIC))
+    made = []
+    for portrait in portraits:
+        whole = target.image
+        if not portrait.withheld:
+            part = portrait.image.resize(crop.size, Image.Resampling.BICUBIC)
+            whole.paste(matched(part, crop, mask), (left, top), mask)
+        made.append(replace(portrait, picture=whole))
+    return made
+
+
+def _ending_inside(mask: Image.Image) -> Image.Image:
+    """The mask with a soft end before the border of the crop, past which the picture stays as it is."""
+    values = np.asarray(mask, np.float32)
+    ramps = [np.minimum(np.arange(side), np.arange(side)[::-1]) / max(1, _EDGE * side) for side in values.shape]
+    return Image.fromarray((values * np.minimum(1, np.minimum(ramps[0][:, None], ramps[1]))).astype(np.uint8))

@@ -1,0 +1,85 @@
+"""`consistentid generate` with control over the parts of the photo, on the tiny model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from consistentid.generation.portrait import read_settings
+
+Run = Callable[..., tuple[int, str, str]]
+PROMPT = "a portrait of a person"
+PHOTO = Path(__file__).parents[2] / "examples/photos/official-man.jpg"
+
+
+def test_weights_times_and_words(run: Run, model: Path, tmp_path: Path) -> None:
+    common = ("--model", model, "--dtype", "float32", "--steps", 2)
+    given = ("--weights.eyes", 0.5, "--starts.nose", 0, "--ends.identity", 0.5, "--words.mouth", "laughing")
+    assert run("generate", PHOTO, PROMPT, *common, *given)[::2] == (0, "")
+    record = read_settings(tmp_path / "portrait.png")
+    assert record.weights == {"mouth": 0.25, "eyes": 0.5}
+    assert (record.starts, record.ends, record.words) == ({"nose": 0.0}, {"identity": 0.5}, {"mouth": "laughing"})
+    assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
+    before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
+    assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--weights.hair", "1"], 1, "unknown region 'hair'; choose from face, ears, eyes, nose, mouth, identity"),
+        (["--weights.eyes", "1.7"], 2, "weights.eyes: Input should be less than or equal to 1.5"),
+        (["--starts.eyes", "0.5", "--ends.eyes", "0.1"], 2, "eyes must end after it starts"),
+        (["--words.face", "big lips"], 1, "the words 'big lips' for face name mouth"),
+    ],
+)
+def test_mistakes_are_one_sentence(run: Run, model: Path, arguments: list[str], code: int, message: str) -> None:
+    found, out, err = run("generate", PHOTO, PROMPT, "--model", model, "--offline", *arguments)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_parts_of_others_and_a_morph(run: Run, model: Path, tmp_path: Path) -> None:
+    woman = PHOTO.with_name("synthetic-woman.jpg")
+    common = ("--model", model, "--dtype", "float32", "--steps", 1, "--blend-with", woman)
+    assert run("generate", PHOTO, PROMPT, *common, "--parts.eyes", woman, "--blend", 0.2)[::2] == (0, "")
+    record = read_settings(tmp_path / "portrait.png")
+    assert [one.role for one in record.donors] == ["eyes", "blend"]
+    assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
+    before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
+    assert np.array_equal(before, after)
+    code, out, _ = run("generate", PHOTO, PROMPT, *common, "--morph", 3, "--sheet", "strip.png")
+    assert (code, out.split()) == (0, ["portrait_0.png", "portrait_1.png", "portrait_2.png", "strip.png"])
+    assert "--like FILE decides morph" in run("generate", "--like", "portrait.png", "--morph", 3)[2]
+
+
+def test_several_photos_with_a_stranger(
+    run: Run, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    woman = PHOTO.with_name("synthetic-woman.jpg")
+    common = ("--model", model, "--dtype", "float32", "--steps", 1, "--combine", "concatenate")
+    assert run("generate", PHOTO, PROMPT, *common, "--same", PHOTO, "--same", woman)[0] == 0
+    assert caplog.messages == ["synthetic-woman.jpg shows someone else than the other photos and is left out"]
+    assert [Path(one.photo).name for one in read_settings(tmp_path / "portrait.png").donors] == [PHOTO.name, woman.name]
+    assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
+    before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
+    assert np.array_equal(before, after)
+
+
+def test_manners(run: Run, model: Path, tmp_path: Path) -> None:
+    common = ("--model", model, "--dtype", "float32", "--steps", 1)
+    code, out, _ = run("generate", PHOTO, PROMPT, *common, "--explain", "heat.png", "--out", "explained.png")
+    assert code == 0
+    assert out.splitlines()[0].startswith("heat.png: localisation ")
+    assert (tmp_path / "heat.png").is_file()
+    assert (tmp_path / "explained.png").is_file()
+    assert run("generate", PHOTO, PROMPT, *common, "--into", PHOTO, "--mask", "nose")[0] == 1, "no step is run"
+    assert (
+        run("generate", PHOTO, PROMPT, *common[:-1], 2, "--into", PHOTO, "--mask", "nose", "--out", "into.png")[0] == 0
+    )
+    assert Image.open(tmp_path / "into.png").size == Image.open(PHOTO).size
+    code, _, err = run("generate", PHOTO, PROMPT, *common, "--explain", "heat.png", "--best-of", 2)
+    assert (code, "--best-of and --explain cannot be combined" in err) == (1, True)

@@ -1,0 +1,98 @@
+"""Attention of a run: the picture stays, maps are probabilities, numbers follow eq. 1."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from consistentid.faces.analysis import FaceAnalysis
+from consistentid.generation.attention_sheet import heat_over, save_attention_sheet
+from consistentid.generation.donors import Donors
+from consistentid.generation.explain import Explanation, _inside_less_outside, explain
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.request import GenerationRequest
+from consistentid.generation.settings import GenerationSettings
+from consistentid.identity.attention_maps import AttentionRecorder
+
+PROMPT = "a portrait of a person"
+
+
+@pytest.fixture
+def blind(fresh_generator: PortraitGenerator) -> PortraitGenerator:
+    """Without an analyzer, which would look for faces in noise for long."""
+    return PortraitGenerator(fresh_generator.pipeline, fresh_generator.adapter, analyzer=None)
+
+
+@pytest.mark.parametrize(("size", "latents"), [(None, (8, 8)), ((48, 80), (10, 6))])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_picture_stays_and_maps_are_probabilities(
+    blind: PortraitGenerator,
+    drawn: FaceAnalysis,
+    size: tuple[int, int] | None,
+    latents: tuple,
+    guidance: float,
+) -> None:
+    settings = GenerationSettings.of(steps=3, num_images=2, size=size, guidance=guidance)
+    found = explain(blind, GenerationRequest(drawn, PROMPT, settings))
+    plain = blind.generate(drawn, PROMPT, batch_size=1, **settings.model_dump(exclude_unset=True))
+    for one, other in zip(found, plain, strict=True):
+        assert np.array_equal(np.asarray(one.portrait.image), np.asarray(other.image))
+        assert one.tokens == ("face", "ears", "eyes", "nose", "mouth", *(f"identity {k}" for k in range(1, 5)))
+        assert one.maps.shape == (3, 9, *latents)
+        assert one.maps.min() >= 0
+        np.testing.assert_allclose(one.maps[:, 5:].sum(1), 1, atol=1e-5)  # identity tokens compete among themselves
+        assert (one.maps[:, :5].sum(1) < 1).all()
+        assert one.localisation == {}, "nobody looked for a face"
+    assert not any(module._forward_hooks for module in blind.pipeline.unet.modules())
+
+
+def test_photos_side_by_side_have_tokens_of_their_own(blind: PortraitGenerator, drawn: FaceAnalysis) -> None:
+    settings = GenerationSettings.of(steps=1, combine="concatenate", weights={"identity": 0.5})
+    one = explain(blind, GenerationRequest(drawn, PROMPT, settings, donors=Donors(same=(drawn,))))[0]
+    assert one.tokens[-1] == "identity 8"
+    without = explain(blind, GenerationRequest(drawn, PROMPT, GenerationSettings.of(steps=1, identity_scale=0)))[0]
+    assert without.tokens == ("face", "ears", "eyes", "nose", "mouth")
+    assert without.maps.shape[1] == 5
+
+
+def test_localisation_is_attention_inside_less_outside() -> None:
+    mask = np.zeros((32, 32), bool)
+    mask[8:16, 8:16] = True
+    attention = np.zeros((8, 8), np.float32)
+    attention[2:4, 2:4] = 0.3
+    assert _inside_less_outside(attention, mask) == pytest.approx(1, abs=1e-3)
+    assert _inside_less_outside(0.3 - attention, mask) == pytest.approx(-1, abs=1e-3)
+    assert _inside_less_outside(np.ones((8, 8), np.float32), mask) == pytest.approx(0, abs=1e-3)
+
+
+def test_sheet(generator: PortraitGenerator, drawn: FaceAnalysis, tmp_path: Path) -> None:
+    portrait = generator.generate(drawn, PROMPT, steps=1)[0]
+    maps = np.random.default_rng(0).random((6, 3, 8, 8), np.float32)
+    explanation = Explanation(portrait, ("eyes", "nose", "identity 1"), maps, {"eyes": 0.25})
+    save_attention_sheet(explanation, tmp_path / "heat.png")
+    with Image.open(tmp_path / "heat.png") as sheet:
+        assert sheet.size == (4 * 160, 18 + 5 * 178)
+        assert "consistentid" in str(sheet.info)
+    hot = np.zeros((8, 8), np.float32)
+    hot[:4] = 1
+    tile = np.asarray(heat_over(Image.new("RGB", (64, 64), "grey"), hot)).astype(int)
+    assert tile[8, 32, 0] > tile[8, 32, 2]
+    assert tile[56, 32, 0] < tile[56, 32, 2]
+
+
+def test_identity_maps_are_those_of_the_recorded_keys(generator: PortraitGenerator) -> None:
+    unet = generator.pipeline.unet
+    name = next(name for name, _ in unet.named_modules() if name.endswith("attn2"))
+    layer = unet.get_submodule(name)
+    torch.manual_seed(0)
+    hidden, tokens = torch.randn(1, 16, layer.to_q.in_features), torch.randn(1, 1, 4, layer.cross_attention_dim)
+    recorder = AttentionRecorder(unet, (name,), identity=True)
+    with torch.no_grad(), recorder.recording():
+        query = layer.to_q(hidden)
+        key = layer.processor.to_k_ip[0](tokens)[:, 0]
+        found = next(iter(recorder.identity_maps()))
+    heads = [x.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for x in (query, key)]
+    expected = (heads[0] @ heads[1].transpose(2, 3) * layer.scale).softmax(-1)
+    torch.testing.assert_close(found, expected)
