@@ -31,8 +31,8 @@ portrait: setup  ## four portraits of the person in a sample photo, on one sheet
 	$(BIN)/consistentid generate "$(PHOTO)" "$(PROMPT)" --num-images 4 --out out/portraits --sheet "$(SHEET)"
 	@echo "Look at $(SHEET): the photo, its regions, and the portraits."
 
-test: setup  ## the default test suite, offline
-	$(BIN)/python -m pytest
+test: setup  ## the default test suite, offline, on two cores
+	$(BIN)/python -m pytest -n 2
 
 lint: setup  ## style, formatting, import rules, declared dependencies
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Every test runs offline on two threads; pytest-socket blocks the network (see pyproject.toml)."""
+"""Every test runs offline on two cores; pytest-socket blocks the network (see pyproject.toml)."""
 
 import os
 
@@ -7,7 +7,8 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "2")  # read by torch and numpy when they are first imported
+    # Read by torch and numpy when they are first imported; with two test processes, each has one core.
+    os.environ.setdefault(variable, "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import tempfile
 from collections.abc import Iterator

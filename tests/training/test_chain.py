@@ -32,7 +32,7 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     model = run(config, portraits=portraits)
 
     assert "broken.jpg" in (tmp_path / "out" / "dataset" / "rejected.jsonl").read_text()
-    assert len(seen) == 1
+    assert len(seen) == 2  # before the first step and after the last
     generator = PortraitGenerator.from_pretrained(model)
     portrait = generator.generate(sample_photos["official-man"], "a portrait photo of a man", steps=2)[0]
     assert portrait.image.size == (128, 128)

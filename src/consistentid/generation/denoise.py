@@ -133,17 +133,17 @@ def _asked(batch: Sequence[Shot], *, device: torch.device, dtype: torch.dtype) -
 def _taken_as_plain(pipeline: Any, *, inpaints: bool) -> Iterator[None]:
     """Let a U-Net that reads latents and nothing else pass for one of 4 channels, however many its latents have.
 
-    Stock pipelines for inpainting look at the number only to tell it from U-Nets that also read a mask.
+    Stock pipelines for inpainting look at the number only to tell it from U-Nets that also read a mask. The attribute
+    alone is changed: `register_to_config` would forget the others that were set so, the adapter's among them.
     """
-    channels = pipeline.unet.config.in_channels
-    plain = inpaints and channels == pipeline.vae.config.latent_channels
-    if plain:
-        pipeline.unet.register_to_config(in_channels=_PLAIN_CHANNELS)
+    config = pipeline.unet.config
+    channels = config.in_channels
+    if inpaints and channels == pipeline.vae.config.latent_channels:
+        config.in_channels = _PLAIN_CHANNELS
     try:
         yield
     finally:
-        if plain:
-            pipeline.unet.register_to_config(in_channels=channels)
+        config.in_channels = channels
 
 
 @contextmanager
