@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from consistentid.dataset.samples import Batch
 from consistentid.devices import is_fast_in_bfloat16
@@ -143,7 +144,10 @@ def main() -> None:
         return
     base = base_model(options.base)
     step = stepper(options.base, base)
-    step(0.01), step(0.0)  # warm
+    with FlopCounterMode(display=False) as flops:
+        step(0.01)
+    print(f"{flops.get_total_flops() / _BATCH[options.base] / 1e12:.3f} TFLOP for a photo, forth and back, with eq. 1")
+    step(0.0)  # warm
     rounds = [(step(0.01), step(0.0)) for _ in range(options.rounds)]
     with_loss, without = (statistics.median(times) for times in zip(*rounds, strict=True))
     print(f"step {without:.2f} s, with eq. 1 {with_loss:.2f} s: ratio {with_loss / without:.3f}")
