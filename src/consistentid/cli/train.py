@@ -56,7 +56,6 @@ def _portraits(settings: "TrainingConfig", people: list[Path] | None) -> "Portra
     from functools import cache
 
     from consistentid.cli.validation import first_people, portraits_of
-    from consistentid.generation.generator import PortraitGenerator
     from consistentid.training.loop import Validation
     from consistentid.training.process import this_process
 
@@ -67,6 +66,8 @@ def _portraits(settings: "TrainingConfig", people: list[Path] | None) -> "Portra
         return list(first_people(settings.dataset if settings.kind == "adapter" else settings.out / "dataset"))
 
     def portraits(folder: Path) -> Validation:
+        from consistentid.generation.generator import PortraitGenerator
+
         if settings.kind == "adapter":
             encoder = settings.image_encoder
             generator = PortraitGenerator.from_pretrained(

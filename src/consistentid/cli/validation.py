@@ -36,7 +36,7 @@ def portraits_of(generator: "PortraitGenerator", people: "Sequence[PhotoSource |
     from consistentid.generation.sheet import sheet
     from consistentid.training.loop import Validation
 
-    judge, sheets = DlibDetector(), []
+    judge, sheets = DlibDetector("hog"), []  # frontal faces, quickly
     likeness: list[float] = []
     found: list[float] = []
     for photo in people:
