@@ -32,7 +32,7 @@ portrait: setup  ## four portraits of the person in a sample photo, on one sheet
 	@echo "Look at $(SHEET): the photo, its regions, and the portraits."
 
 test: setup  ## the default test suite, offline, on two cores
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup  ## style, formatting, import rules, declared dependencies
 	$(BIN)/ruff check .

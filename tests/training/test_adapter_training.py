@@ -158,6 +158,7 @@ def _broken(_: FGIDRecord) -> None:
 
 
 def test_attention_inside_a_region_equals_brute_force(settings: Settings) -> None:
+    settings["photos"] |= {"without_caption": 0}
     trainer = _trainer(settings | {"batch_size": 1})
     batch = trainer.encoders.completed(trainer.sampler.draw(Share(0, 0)))
     kept = _all_kept(len(batch)).of(batch)

@@ -29,7 +29,7 @@ _SHARED = {
 }
 
 
-@pytest.mark.parametrize("shared", [{}, _SHARED], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize("shared", [{}, pytest.param(_SHARED, marks=pytest.mark.slow)], ids=["ddp", "fsdp"])
 def test_two_processes_train_as_one_with_the_doubled_batch(
     settings: Settings, write: Any, tmp_path: Path, shared: dict[str, str]
 ) -> None:
