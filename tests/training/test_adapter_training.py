@@ -15,7 +15,6 @@ from consistentid.generation.generator import PortraitGenerator
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
 from consistentid.training.adapter.config import AdapterTrainingConfig
-from consistentid.training.adapter.photos import analysis_of
 from consistentid.training.adapter.trainer import AdapterTrainer
 from consistentid.training.adapter.validation import attention_inside
 from consistentid.training.conditions import Kept
@@ -46,7 +45,7 @@ def test_a_trained_adapter_generates(settings: Settings, write: Any) -> None:
         ]
         assert changed, group
     generator = PortraitGenerator.from_pretrained(settings["base"], adapter=folder, cache=False)
-    analysis = analysis_of(_trainer(settings).dataset[0])
+    analysis = _trainer(settings).dataset[0].analysis()
     assert generator.generate(analysis, "a portrait photo", steps=2)[0].image.size == (64, 64)
 
 
@@ -73,7 +72,7 @@ def test_sdxl_is_trained_in_buckets(settings: Settings, sdxl: Path) -> None:
     height, width = draft.target.shape[2:]
     assert draft.place[:, 4:].tolist() == [[height, width]] * 2
     generator = PortraitGenerator.from_pretrained(settings["base"], adapter=folder, cache=False)
-    portrait = generator.generate(analysis_of(trainer.dataset[0]), "a portrait photo", steps=2)[0]
+    portrait = generator.generate(trainer.dataset[0].analysis(), "a portrait photo", steps=2)[0]
     assert portrait.settings.regions_used
 
 
@@ -90,7 +89,7 @@ def test_training_and_generation_show_the_same(settings: Settings) -> None:
         image_encoder=trainer.image_encoder,
     )
     record = trainer.dataset[index]
-    told = conditioner.condition(analysis_of(record), record.caption, caption=record.facial_caption)
+    told = conditioner.condition(record.analysis(), record.caption, caption=record.facial_caption)
     assert torch.equal(told.facial_prompt.ids[0], batch.ids[0])
     assert torch.allclose(told.image_features, batch.whole_features, atol=1e-5)
     assert torch.allclose(told.identity, batch.identity_embedding)

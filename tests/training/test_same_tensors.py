@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from drawn_faces import drawn_label_map
 from PIL import Image
 
 from consistentid.dataset.wording import corpus
@@ -25,7 +26,7 @@ PROMPT = "a portrait photo of a smiling woman, blue background"
 def test_training_and_generation_condition_alike(sample_photos: dict[str, Path]) -> None:
     photo = np.asarray(Image.open(sample_photos["synthetic-woman"]).convert("RGB"))
     face = DlibDetector().detect(photo)[0]
-    label_map = _drawn_label_map(photo.shape[:2], face.landmarks)
+    label_map = drawn_label_map(photo.shape[:2], face.landmarks)
     analysis = FaceAnalysis(
         photo=photo,
         box=face.box,
@@ -55,25 +56,3 @@ def test_training_and_generation_condition_alike(sample_photos: dict[str, Path])
     assert torch.allclose(generated.prompt_embeds, fused, atol=1e-3)
     # Generation takes the recogniser's own embedding; the torch copy sees a face aligned by three points, not five.
     assert np.linalg.norm(generated.identity[0].numpy() - identity.numpy()) < 0.25
-
-
-def _drawn_label_map(shape: tuple[int, int], landmarks: np.ndarray) -> np.ndarray:
-    """Ellipses around the landmarks: enough for every region to exist."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    labels = np.zeros(shape, np.uint8)
-    unit = np.linalg.norm(landmarks[1] - landmarks[0])
-    left, right, nose = landmarks[:3]
-    mouth = landmarks[3:].mean(0)
-
-    def ellipse(centre: np.ndarray, width: float, height: float, label: int) -> None:
-        inside = ((x - centre[0]) / (width * unit)) ** 2 + ((y - centre[1]) / (height * unit)) ** 2 < 1
-        labels[inside] = label
-
-    ellipse(nose, 1.1, 1.5, 1)
-    ellipse(nose - (1.15 * unit, 0.1 * unit), 0.15, 0.3, 7)
-    ellipse(nose + (1.15 * unit, -0.1 * unit), 0.15, 0.3, 8)
-    for centre, width, height, label in ((left, 0.25, 0.12, 4), (right, 0.25, 0.12, 5), (nose, 0.25, 0.3, 10)):
-        ellipse(centre, width, height, label)
-    ellipse(mouth, 0.45, 0.18, 12)
-    ellipse(mouth + (0, 0.1 * unit), 0.4, 0.12, 13)
-    return labels

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from consistentid.cli.ray import OnRay
 from consistentid.dataset.settings import BuildSettings
 from consistentid.errors import InvalidSettings
 
@@ -29,10 +30,7 @@ _DEFAULTS = BuildSettings()
 def build(
     *paths: Path,
     settings: Annotated[BuildSettings, Parameter(name="*")] = _DEFAULTS,
-    ray: bool = False,
-    address: str | None = None,
-    workers: int | None = None,
-    gpus: float = 0,
+    on_ray: Annotated[OnRay, Parameter(name="*")] = OnRay(),
     progress: bool = True,
 ) -> int:
     """Build a dataset; a build that was stopped goes on where it was.
@@ -41,23 +39,17 @@ def build(
         paths: SOURCE... OUT: folders of photos, lists (.txt, .jsonl), WebDataset tars, Parquet files or the JSON list
             of the released FGID, and at last the folder of the dataset.
         settings: what the dataset holds.
-        ray: work on several cores or machines with Ray.
-        address: of a running Ray cluster; its machines must see the folders under the same names.
-        workers: processes of Ray, each with all models; by default one for every core.
-        gpus: for each worker.
+        on_ray: several cores or machines.
         progress: show a progress bar.
     """
     if len(paths) < 2:
         raise InvalidSettings("name at least one source and the folder of the dataset: dataset build SOURCE... OUT")
-    if not ray and (address or workers or gpus):
-        raise InvalidSettings("--address, --workers and --gpus are for Ray; add --ray")
+    options = on_ray.options()
     need_libraries("pyarrow", "matplotlib")
     from consistentid.dataset.builder import build_dataset
-    from consistentid.dataset.engine import RayOptions
     from consistentid.generation.loading import quiet_loading
 
     *sources, out = paths
-    options = RayOptions(address=address, workers=workers, gpus=gpus) if ray else None
     with quiet_loading():
         manifest = build_dataset(
             sources, out, settings=settings, ray=options, progress=progress and sys.stderr.isatty()

@@ -150,21 +150,10 @@ def _summary(dataset: "FGIDDataset") -> list[tuple[str, str]]:
 
 
 def _draw(record: "FGIDRecord", path: Path) -> None:
-    import numpy as np
-
     from consistentid.dataset.files import appearing
-    from consistentid.faces.analysis import FaceAnalysis
     from consistentid.faces.overlay import draw_analysis
 
     if path.suffix.lower() != ".png":
         raise InvalidSettings(f"{path.name}: pictures are saved as .png")
-    analysis = FaceAnalysis(
-        photo=np.asarray(record.open_photo()),
-        box=record.box,
-        landmarks=np.array(record.landmarks, np.float32),
-        identity_embedding=record.identity,
-        label_map=record.open_label_map(),
-        description=record.facial_caption,
-    )
     with appearing(path) as temporary:
-        draw_analysis(analysis).save(temporary, "PNG")
+        draw_analysis(record.analysis()).save(temporary, "PNG")

@@ -59,10 +59,9 @@ def first_people(dataset: Path) -> "list[FaceAnalysis]":
     """The first photos of held-out people of a dataset."""
     from consistentid.dataset.holdout import held_out_rows
     from consistentid.dataset.shards import FGIDDataset
-    from consistentid.training.adapter.photos import analysis_of
 
     records = FGIDDataset.open(dataset)
-    return [analysis_of(records[index]) for index in held_out_rows(records.column("person"))[:PEOPLE]]
+    return [records[index].analysis() for index in held_out_rows(records.column("person"))[:PEOPLE]]
 
 
 def _cosine(a: "object", b: "object") -> float:

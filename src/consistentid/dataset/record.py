@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES, region_masks
 
 Float32 = Annotated[float, "float32"]  # stored with 4 bytes; the other numbers with 8
@@ -83,6 +84,18 @@ class FGIDRecord(BaseModel):
     def identity(self) -> Float[np.ndarray, " d"]:
         """The identity embedding as an array of float32."""
         return np.array(self.identity_embedding, np.float32)
+
+    def analysis(self) -> FaceAnalysis:
+        """What generation makes of a photo, from what is stored."""
+        return FaceAnalysis(
+            photo=np.asarray(self.open_photo()),
+            box=self.box,
+            landmarks=np.array(self.landmarks, np.float32),
+            identity_embedding=self.identity,
+            label_map=self.open_label_map(),
+            description=self.facial_caption,
+            faces_found=self.quality.faces,
+        )
 
     def region_masks(self) -> dict[str, Bool[np.ndarray, "h w"]]:
         """The mask of every region that the label map shows; see `regions.region_masks`."""

@@ -83,8 +83,8 @@ class DlibFeatures:
         return F.adaptive_avg_pool2d(maps, self.grid).flatten(1).numpy()
 
 
-class DinoEmbedder:
-    """The class token of a vision transformer, such as DINO ViT-S/16 (`facebook/dino-vits16`).
+class _Pretrained:
+    """A model of transformers and its processor, read when they are first used.
 
     Args:
         source: local folder or hub id.
@@ -92,19 +92,29 @@ class DinoEmbedder:
         offline: never download.
     """
 
-    def __init__(self, source: str | Path, *, name: str = "dino", offline: bool = True) -> None:
-        self.source, self.name, self.offline = str(source), name, offline
+    _model_class: str
+    _default_name: str
+
+    def __init__(self, source: str | Path, *, name: str | None = None, offline: bool = True) -> None:
+        self.source, self.name, self.offline = str(source), name or self._default_name, offline
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        from transformers import AutoModel
+        import transformers
 
-        return _processor(self.source, offline=self.offline), _model(AutoModel, self.source, offline=self.offline)
+        kind = getattr(transformers, self._model_class)
+        return _processor(self.source, offline=self.offline), _model(kind, self.source, offline=self.offline)
 
     @cached_property
     def sha256(self) -> str:
         """See `ImageEmbedder.sha256`."""
         return _weights_sha256(self._parts[1], {})
+
+
+class DinoEmbedder(_Pretrained):
+    """The class token of a vision transformer, such as DINO ViT-S/16 (`facebook/dino-vits16`)."""
+
+    _model_class, _default_name = "AutoModel", "dino"
 
     def embed(self, pictures: Sequence[Image.Image]) -> Float[np.ndarray, "n d"]:
         """See `ImageEmbedder.embed`."""
@@ -118,34 +128,16 @@ class DinoEmbedder:
             return model(**pixels).last_hidden_state[:, 0].float().numpy()
 
 
-class ClipEmbedder:
-    """Both towers of CLIP, such as `openai/clip-vit-large-patch14`.
+class ClipEmbedder(_Pretrained):
+    """Both towers of CLIP, such as `openai/clip-vit-large-patch14`."""
 
-    Args:
-        source: local folder or hub id.
-        name: in tables.
-        offline: never download.
-    """
-
-    def __init__(self, source: str | Path, *, name: str = "clip", offline: bool = True) -> None:
-        self.source, self.name, self.offline = str(source), name, offline
-
-    @cached_property
-    def _parts(self) -> tuple[Any, Any]:
-        from transformers import CLIPModel
-
-        return _processor(self.source, offline=self.offline), _model(CLIPModel, self.source, offline=self.offline)
+    _model_class, _default_name = "CLIPModel", "clip"
 
     @cached_property
     def _tokenizer(self) -> Any:
         from transformers import CLIPTokenizer
 
         return CLIPTokenizer.from_pretrained(self.source, local_files_only=self.offline)
-
-    @cached_property
-    def sha256(self) -> str:
-        """See `ImageEmbedder.sha256`."""
-        return _weights_sha256(self._parts[1], {})
 
     def embed(self, pictures: Sequence[Image.Image]) -> Float[np.ndarray, "n d"]:
         """See `ImageEmbedder.embed`."""

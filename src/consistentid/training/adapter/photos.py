@@ -113,7 +113,7 @@ class OpenedPhotos:
         """What is shown of the person."""
         record = self.dataset[index]
         with _named(record):
-            analysis = analysis_of(record)
+            analysis = record.analysis()
         if self._is_mirrored(variant):
             analysis = _mirrored(analysis)
         if self.config.jitter and variant not in AS_THEY_ARE:
@@ -150,19 +150,6 @@ def _named(record: FGIDRecord) -> Iterator[None]:
             f"record {record.id} ({record.origin}) cannot be decoded ({first_line(error)}); `consistentid dataset "
             "validate` lists all such records"
         ) from error
-
-
-def analysis_of(record: FGIDRecord) -> FaceAnalysis:
-    """A record as generation sees it."""
-    return FaceAnalysis(
-        photo=np.asarray(record.open_photo()),
-        box=record.box,
-        landmarks=np.array(record.landmarks, np.float32),
-        identity_embedding=record.identity,
-        label_map=record.open_label_map(),
-        description=record.facial_caption,
-        faces_found=record.quality.faces,
-    )
 
 
 def _mirrored(analysis: FaceAnalysis) -> FaceAnalysis:
