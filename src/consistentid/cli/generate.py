@@ -50,35 +50,13 @@ def generate(
 
     chosen, how, work = settings or GenerationSettings(), loading or Loading(), task or TaskInputs()
     others, manner = others or OtherPhotos(), manner or Manner()
+    given = {**_given(chosen), **vars(manner), **vars(work), "prompt": prompt, "preset": preset}
     if jobs is not None:
-        _only(
-            "--jobs",
-            photo=photo,
-            prompt=prompt,
-            like=like,
-            sheet=sheet,
-            preset=preset,
-            **_given(chosen),
-            **vars(others),
-            **vars(manner),
-            **vars(work),
-        )
+        _only("--jobs", photo=photo, like=like, sheet=sheet, **vars(others), **given)
         return actions.run_job_file(jobs, out=out, loading=how)
     if like is not None:
-        _only(
-            "--like",
-            prompt=prompt,
-            model=how.model,
-            adapter=how.adapter,
-            device=how.device,
-            dtype=how.dtype != "auto",
-            batch_size=how.batch_size,
-            preset=preset,
-            **_given(how.optimisation),
-            **_given(chosen),
-            **vars(manner),
-            **vars(work),
-        )
+        loaded = {name: getattr(how, name) for name in ("model", "adapter", "device", "batch_size")}
+        _only("--like", dtype=how.dtype != "auto", **loaded, **_given(how.optimisation), **given)
         return actions.make_again(like, photo=photo, others=others, out=out, sheet=sheet, loading=how)
     if photo is None or prompt is None:
         raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")

@@ -20,7 +20,7 @@ from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.tasks import pipeline_for, task_named
 from consistentid.identity.adapter import IdentityAdapter
-from consistentid.identity.control import phases
+from consistentid.identity.control import Strengths, phases
 from consistentid.identity.kept_keys import kept_keys_and_values
 
 _PLAIN_CHANNELS = 4  # of a U-Net for latents alone, in stock pipelines for inpainting
@@ -65,11 +65,7 @@ def denoise(
     guidance = _guidance_scale(pipeline, settings)
     inputs = pipeline_inputs(
         [shot.prepared.embeddings for shot in batch],
-        phases(
-            [shot.prepared.settings.control for shot in batch],
-            steps=task_named(request.task).steps_run(settings.steps or 0, request.inputs, pipeline=pipeline),
-            merge_step=settings.merge_step if isinstance(settings.merge_step, int) else -1,
-        ),
+        _phases(batch, pipeline=pipeline),
         guidance=guidance.branch,
         device=runner._execution_device,  # with offloading not where the U-Net is
         dtype=pipeline.unet.dtype,
@@ -95,6 +91,16 @@ def denoise(
             output_type=output_type,
         )
     return _rendered(output, batch, vae=pipeline.vae, output_type=output_type)
+
+
+def _phases(batch: Sequence[Shot], *, pipeline: Any) -> dict[int, tuple[Strengths, ...]]:
+    """What acts in every image of the run, from which step on."""
+    request, settings = batch[0].prepared.request, batch[0].prepared.settings
+    return phases(
+        [shot.prepared.settings.control for shot in batch],
+        steps=task_named(request.task).steps_run(settings.steps or 0, request.inputs, pipeline=pipeline),
+        merge_step=settings.merge_step if isinstance(settings.merge_step, int) else -1,
+    )
 
 
 @dataclass(frozen=True)
