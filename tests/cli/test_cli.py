@@ -157,3 +157,8 @@ def test_doctor_names_everything(run: Run) -> None:
     for part in ("python", "torch", "dlib-bin", "insightface", "embedded model", "mmod_human_face_detector.dat"):
         assert part in out
     assert code == int(any(line.startswith("missing") for line in out.splitlines()))
+
+
+def test_photos_are_not_for_an_adapter(run: Run, root: Path, tmp_path: Path) -> None:
+    code, _, said = run("train", root / "configs" / "sd15.yaml", "--photos", tmp_path)
+    assert (code, said) == (1, "consistentid: --photos is not for a configuration of kind adapter\n")

@@ -251,11 +251,13 @@ def test_what_cannot_be_trained_is_one_sentence(
 ) -> None:
     with pytest.raises(error, match=said):
         _trainer(settings | changes).run()
+    assert not Path(settings["out"]).exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"kind": "other"}, "kind must be embedded or adapter"),
         ({"adapter": {"base": "flux"}}, "adapter.base must be sd15, sdxl or embedded"),
         ({"train": []}, "train names no part"),
         ({"photos": {"framing": "face"}}, "set buckets: false"),

@@ -41,9 +41,9 @@ def train(
 
     changes = {"photos": photos, "dataset": dataset, "out": out}
     settings = load_config(config)
-    for name, value in changes.items():
-        if value is not None and name not in type(settings).model_fields:
-            raise InvalidSettings(f"--{name} is not for a configuration of kind {settings.kind}")
+    foreign = "photos" if settings.kind == "adapter" else "dataset"
+    if changes[foreign] is not None:
+        raise InvalidSettings(f"--{foreign} is not for a configuration of kind {settings.kind}")
     settings = settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
     folder = run(settings, portraits=_portraits(settings, validate), max_minutes=max_minutes)
     if os.environ.get("RANK", "0") == "0":  # of the processes that a launcher started, one speaks

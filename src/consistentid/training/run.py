@@ -34,6 +34,8 @@ def load_config(path: Path) -> TrainingConfig:
         return _ANY.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"].startswith("union_tag"):
+            raise InvalidData(f"{path}: kind must be embedded or adapter") from error
         where = ".".join(str(part) for part in first["loc"][1:]) or "whole file"  # the first names the kind
         raise InvalidData(f"{path}: {where}: {first['msg']}") from error
 

@@ -59,6 +59,7 @@ class AdapterTrainer:
             TrainingStopped: it was stopped by max_minutes before its end.
             InvalidSettings: the folder holds a run with other settings.
         """
+        _ = self.rows, self._recorder  # refuse early: nothing is written, no base model loaded for a missing dataset
         begin_or_continue(self.config.out, self.config)
         task = AdapterTask(
             self.models, self.encoders, self.sampler, self.config.step, self.device, workers=self.config.workers
