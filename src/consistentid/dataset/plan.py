@@ -73,6 +73,7 @@ def make_plan(sources: Sequence[Path], work: Path, settings: BuildSettings, *, k
     Raises:
         InvalidData: a source does not exist, its metadata are malformed, or the folder is of another build.
     """
+    made = [folder for folder in (work, work.parent) if not folder.exists()]
     try:
         with appearing(work / _ITEMS) as temporary:
             plan = _listed(sources, work, settings, temporary)
@@ -83,7 +84,8 @@ def make_plan(sources: Sequence[Path], work: Path, settings: BuildSettings, *, k
             write_text(work / _FINGERPRINT, plan.fingerprint)
     except BaseException:
         with suppress(OSError):  # it is not empty
-            work.rmdir()
+            for folder in made:
+                folder.rmdir()
         raise
     return plan
 
