@@ -168,6 +168,7 @@ def test_what_cannot_be_built(patterns: Path, tmp_path: Path, build: Build) -> N
         build(patterns, out="foreign")
     with pytest.raises(InvalidData, match="does not exist"):
         build(tmp_path / "none", out="new")
+    assert not (tmp_path / "new").exists()
     with pytest.raises(InvalidSettings, match="no detector"):
         build_dataset([patterns], tmp_path / "new", settings=BuildSettings(detector="eyes"))
     with pytest.raises(WeightsNotFound, match="no face parser"):
