@@ -168,14 +168,13 @@ def test_what_cannot_be_built(patterns: Path, tmp_path: Path, build: Build) -> N
         build(patterns, out="foreign")
     with pytest.raises(InvalidData, match="does not exist"):
         build(tmp_path / "none", out="new")
-    assert not (tmp_path / "new").exists()
     with pytest.raises(InvalidSettings, match="no detector"):
         build_dataset([patterns], tmp_path / "new", settings=BuildSettings(detector="eyes"))
     with pytest.raises(WeightsNotFound, match="no face parser"):
         build_dataset([patterns], tmp_path / "new", settings=BuildSettings(parser="none"))
     with pytest.raises(InvalidData, match="list no photo"):
         build(foreign, out="new")
-    assert not list((tmp_path / "new").iterdir())
+    assert not (tmp_path / "new").exists()
     for seed in range(18):
         (patterns / f"{seed:02d}.png").unlink()
     (patterns / "04 small copy.png").unlink()
