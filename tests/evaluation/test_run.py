@@ -169,6 +169,17 @@ def test_a_folder_of_other_names_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path, load_protocol("paper"), ["ada"])
 
 
+def test_no_picture_takes_the_place_of_another(tmp_path: Path) -> None:
+    prompt = next(iter(load_protocol("paper").prompts))
+    folder = tmp_path / "ours" / "ada"
+    folder.mkdir(parents=True)
+    for name in (f"{prompt}.png", f"{prompt}_0.png", f"{prompt}_1.png"):
+        Image.new("RGB", (8, 8)).save(folder / name)
+    found, refused = read_folder(tmp_path, load_protocol("paper"), ["ada"])
+    assert [one.index for one in found] == [0, 1]
+    assert refused == {f"ours/ada/{prompt}_0.png": f"stands for the same picture as ours/ada/{prompt}.png"}
+
+
 def test_photos_are_needed(protocol: Path, judge: Judge, tmp_path: Path) -> None:
     config = EvaluationConfig(protocol=str(protocol), out=tmp_path)
     with pytest.raises(InvalidData, match="--photos FOLDER"):

@@ -32,6 +32,9 @@ def make(
     from consistentid.generation.request import GenerationRequest
 
     paths = output_paths(out, count=manner.morph or settings.num_images)
+    for picture in (sheet, manner.explain):
+        if picture is not None and picture.suffix.lower() != ".png":
+            raise InvalidSettings(f"{picture.name}: this picture is saved as .png")
     task = task_of(work)
     inputs = inputs_of(work, task=task, photo=photo)
     generator = _generator(loading)

@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
+from pydantic import ValidationError
 
 from consistentid.errors import InvalidSettings
 
@@ -50,7 +51,7 @@ def score(
     *,
     choice: Choice | None = None,
     images: Path | None = None,
-    ray: Annotated[int | None, Parameter(name="--ray")] = None,
+    ray: Annotated[int | None, Parameter(name="--ray", validator=validators.Number(gte=1))] = None,
 ) -> int:
     """Draw portraits of people, measure them, and write a report; what was done before is not done again.
 
@@ -70,6 +71,8 @@ def score(
     chosen = _with(load_config(config), choice or Choice())
     if ray is not None and find_spec("ray") is None:
         raise InvalidSettings("--ray needs ray, which is not installed: pip install 'consistentid[data]'")
+    if images is not None and (ray is not None or (choice or Choice()).blocks is not None):
+        raise InvalidSettings("--images draws nothing, so that --ray and --blocks have no meaning beside it")
     worker = worker_for(chosen)
     if images is not None:
         evaluation = evaluate_folder(chosen, worker, images)
@@ -102,7 +105,11 @@ def compare(first: Path, second: Path, /) -> int:
 
 def _with(config: "EvaluationConfig", choice: Choice) -> "EvaluationConfig":
     changes = {name: value for name, value in vars(choice).items() if value is not None}
-    return type(config).model_validate({**config.model_dump(), **changes})
+    try:
+        return type(config).model_validate({**config.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidSettings(f"--{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _on_ray(config: "EvaluationConfig", workers: int) -> "Work":

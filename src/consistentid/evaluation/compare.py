@@ -10,6 +10,7 @@ from consistentid.errors import InvalidData
 from consistentid.evaluation.intervals import PairedDifference, by_subject, paired_difference
 from consistentid.evaluation.report.tables import meaning
 from consistentid.evaluation.results import PictureNumbers
+from consistentid.evaluation.run import REAL
 
 SIGNIFICANT = 0.05
 
@@ -46,13 +47,13 @@ class Comparison:
 
 
 def compare(first: Sequence[PictureNumbers], second: Sequence[PictureNumbers]) -> list[Comparison]:
-    """Compare portraits of the same block, method, person, prompt and index.
+    """Compare portraits of the same block, method, person, prompt and index; real photos are the same in both.
 
     Raises:
         InvalidData: the two have no portrait in common.
     """
-    ours = {_place(row): row for row in first}
-    theirs = {_place(row): row for row in second}
+    ours = {_place(row): row for row in first if row.block != REAL}
+    theirs = {_place(row): row for row in second if row.block != REAL}
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         raise InvalidData("the two evaluations have no portrait of the same block, method, person and prompt")

@@ -37,6 +37,7 @@ class FaceIdMaker:
 
     def __init__(self, pipeline: Any, detector: FaceDetector, *, plus: bool = False, shortcut: bool = False) -> None:
         self.pipeline, self.detector, self.plus, self.shortcut = pipeline, detector, plus, shortcut
+        self._own_scheduler = pipeline.scheduler
 
     @classmethod
     def load(cls, config: FaceIdConfig, *, device: str, offline: bool, detector: FaceDetector | None = None) -> Self:
@@ -72,7 +73,10 @@ class FaceIdMaker:
         """See `PortraitMaker.identity`."""
         names = ("unet", "vae", "text_encoder", "image_encoder")
         modules = {name: found for name in names if (found := getattr(self.pipeline, name, None)) is not None}
-        configs = {"scheduler": dict(self.pipeline.scheduler.config), "plus": self.plus, "shortcut": self.shortcut}
+        unet = self.pipeline.unet
+        scales = {str(getattr(one, "scale", None)) for one in unet.attn_processors.values()}
+        configs = {"scheduler": dict(self._own_scheduler.config), "plus": self.plus, "shortcut": self.shortcut}
+        configs |= {"scales": sorted(scales), "dtype": str(unet.dtype), "device": str(unet.device)}
         return f"{weights_sha256(modules, configs)} {self.detector.name} {torch.get_num_threads()}"
 
     def make(self, batch: Sequence[Wanted]) -> list[Made]:
@@ -92,13 +96,12 @@ class FaceIdMaker:
 
     def _draw(self, wanted: Wanted, photo: Image.Image, face: DetectedFace) -> Image.Image:
         settings, pipeline, preset = wanted.settings, self.pipeline, PRESETS["sd15"]
-        if settings.scheduler is not None:
-            pipeline.scheduler = scheduler_named(settings.scheduler, like=pipeline.scheduler)
+        pipeline.scheduler = scheduler_named(settings.scheduler or preset.scheduler or "", like=self._own_scheduler)
         guidance = preset.guidance if settings.guidance is None else settings.guidance
         embedding = torch.from_numpy(face.identity_embedding)[None, None].to(pipeline.device, pipeline.unet.dtype)
         if self.plus:
             self._look_at(self._crop(photo, face), guided=guidance > 1)
-        width, height = settings.size or (None, None)
+        width, height = settings.size or preset.size or (None, None)
         return pipeline(
             prompt=wanted.prompt,
             negative_prompt=settings.negative_prompt,

@@ -6,6 +6,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from consistentid.faces.parsing import FaceParser
+
 
 @cache
 def code_sha256(*places: str) -> str:
@@ -23,6 +25,13 @@ def file_sha256(path: Path) -> str:
     """Of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parser_identity(parser: FaceParser) -> str:
+    """Which parser, and of which weights when they are in a folder or file."""
+    source = Path(str(getattr(parser, "source", "")))
+    files = sorted(source.rglob("*")) if source.is_dir() else [source]
+    return " ".join([parser.name, str(source), *(file_sha256(file) for file in files if file.is_file())])
 
 
 def key(**parts: object) -> str:

@@ -45,13 +45,22 @@ def read_folder(folder: Path, protocol: Protocol, subjects: Sequence[str]) -> tu
     Raises:
         InvalidData: the folder is missing, or none is understood.
     """
-    found, refused = [], {}
+    found: list[NamedPicture] = []
+    refused: dict[str, str] = {}
+    places: dict[tuple[str, frozenset[str], str, int], str] = {}
     for path in photo_files(folder):
         name = path.relative_to(folder).as_posix()
         try:
-            found.append(_named(path, folder, protocol, subjects))
+            named = _named(path, folder, protocol, subjects)
         except InvalidData as error:
             refused[name] = str(error)
+            continue
+        place = (named.method, frozenset(named.people), named.prompt, named.index)
+        if place in places:
+            refused[name] = f"stands for the same picture as {places[place]}"
+        else:
+            places[place] = name
+            found.append(named)
     if not found:
         first = next(iter(refused.items()), None)
         reason = f"; {first[0]}: {first[1]}" if first else ""
@@ -66,6 +75,8 @@ def _named(path: Path, folder: Path, protocol: Protocol, subjects: Sequence[str]
     people = tuple(parts[1].split("+")) if protocol.people_per_picture > 1 else (parts[1],)
     if len(people) != protocol.people_per_picture:
         raise InvalidData(f"shows {len(people)} people, the protocol has {protocol.people_per_picture}")
+    if len(set(people)) < len(people):
+        raise InvalidData("names one person twice")
     if unknown := [name for name in people if name not in subjects]:
         raise InvalidData(f"{unknown[0]} is none of the people that can be used")
     exact = path.stem in protocol.prompts

@@ -12,6 +12,7 @@ from consistentid.errors import ConsistentIDError
 from consistentid.evaluation.copying import head_pose
 from consistentid.evaluation.embedders import DlibFeatures, ImageEmbedder
 from consistentid.evaluation.fgis import FRAME_SIZE, FRAME_ZOOM, embed_regions, region_crops
+from consistentid.evaluation.fingerprints import parser_identity
 from consistentid.evaluation.measured import Measured
 from consistentid.evaluation.recognisers import DlibRecogniser, Recogniser
 from consistentid.faces.analysis import with_lips
@@ -59,7 +60,7 @@ class Judge:
     @property
     def identity(self) -> str:
         """Which networks measure, for caches."""
-        parts = [self.parser.name, getattr(self.parser, "source", ""), self.detector.name]
+        parts = [parser_identity(self.parser), self.detector.name]
         parts += [recogniser.name for recogniser in self.recognisers]
         parts += [f"{each.name} {each.sha256}" for each in (self.regions, *self.images)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

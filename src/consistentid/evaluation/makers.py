@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from consistentid.errors import ConsistentIDError
+from consistentid.evaluation.fingerprints import parser_identity
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.request import GenerationRequest, PreparedRequest
@@ -72,8 +73,10 @@ class GeneratorMaker:
     @property
     def identity(self) -> str:
         """See `PortraitMaker.identity`."""
-        pipeline = self.generator.pipeline
-        return f"{self.generator.weights_sha256} {pipeline.unet.dtype} {pipeline.device} {torch.get_num_threads()}"
+        pipeline, analyzer = self.generator.pipeline, self.generator.analyzer
+        parser = "" if analyzer is None else parser_identity(analyzer.parser)
+        parts = (self.generator.weights_sha256, pipeline.unet.dtype, pipeline.device, torch.get_num_threads(), parser)
+        return " ".join(map(str, parts))
 
     def make(self, batch: Sequence[Wanted]) -> list[Made]:
         """See `PortraitMaker.make`."""

@@ -20,8 +20,9 @@ from consistentid.generation.versions import library_versions
 
 logger = logging.getLogger(__name__)
 
-DRAWING_CODE = ("faces", "prompting", "identity", "generation")
-MEASURING_CODE = ("faces", "identity/dlib_image_encoder.py") + tuple(
+_READING_CODE = ("faces", "images.py", "weight_files.py")
+DRAWING_CODE = (*_READING_CODE, "prompting", "identity", "generation", "evaluation/face_id.py", "evaluation/makers.py")
+MEASURING_CODE = (*_READING_CODE, "identity/dlib_image_encoder.py") + tuple(
     f"evaluation/{name}.py" for name in ("copying", "embedders", "fgis", "judge", "measured", "recognisers")
 )
 
@@ -119,7 +120,12 @@ class Worker:
 
     def _picture_key(self, picture: Path, rank: int) -> str:
         return key(
-            rank=rank, judge=self.judge.identity, code=code_sha256(*MEASURING_CODE), picture=file_sha256(picture)
+            rank=rank,
+            judge=self.judge.identity,
+            code=code_sha256(*MEASURING_CODE),
+            libraries=library_versions(),
+            threads=torch.get_num_threads(),
+            picture=file_sha256(picture),
         )
 
 

@@ -52,7 +52,9 @@ def put_into(
     square = Square.around(target.box) if target.landmarks is None else Square.on_face(target.landmarks)
     left, top, side = round(square.left), round(square.top), max(1, round(square.side))
     crop = crop_square(target.image, square, side)
-    prepared = generator.prepare(replace(request, task="inpaint", inputs={**inputs, "image": crop}))
+    labels = crop_square(Image.fromarray(target.label_map), square, side, nearest=True)
+    chosen = replace(target, photo=np.asarray(crop), label_map=np.asarray(labels))  # not the largest face in the crop
+    prepared = generator.prepare(replace(request, task="inpaint", inputs={**inputs, "image": chosen}))
     portraits = generator.render([prepared], **options)[0]
     assert prepared.blend is not None
     mask = _ending_inside(prepared.blend.mask.resize(crop.size, Image.Resampling.BICUBIC))

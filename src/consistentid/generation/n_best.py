@@ -11,7 +11,7 @@ from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.preview import decoded
 from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches
-from consistentid.generation.scores import PortraitScores, likeness, score
+from consistentid.generation.scores import NO_FACE, PortraitScores, likeness, score
 from consistentid.identity.weighted_prompt import text_of
 
 _BEHIND = 0.1  # identity that a preview may lack against the best one, and still win in the end
@@ -76,7 +76,11 @@ def n_best(
         for portrait in (one for one in made if not one.withheld):
             scores = score(portrait.image, reference=prepared.analysis, prompt=prompt, analyzer=analyzer)
             ranked.append(Ranked(portrait, scores))
-    if not any(one.scores.identity > 0 for one in ranked):
+    if len(ranked) < keep:
+        raise InvalidSettings(
+            f"{len(ranked)} of {candidates} candidates are left, the safety checker withheld the others; draw more"
+        )
+    if all(one.scores == NO_FACE for one in ranked):
         raise NoFaceFound(f"none of {candidates} candidates shows a face; choose another prompt or seed")
     return sorted(ranked, key=lambda one: one.scores.total, reverse=True)[:keep]
 

@@ -28,7 +28,7 @@ def _summary(evaluation: Evaluation) -> str:
 def summary_lines(evaluation: Evaluation) -> list[str]:
     """Who and what was judged, and everything that is missing, a sentence each."""
     people, wanted = len(evaluation.subjects), evaluation.protocol.subjects
-    pictures = sum(len(shots) for shots in evaluation.portraits.values())
+    pictures = len({one.shot for block in evaluation.portraits.values() for one in block})  # blocks share portraits
     lines = [
         f"Protocol `{evaluation.config.protocol}`: {evaluation.protocol.about}.",
         f"{people} people, {pictures} portraits. Intervals are 95 % bootstraps over people; people are the unit.",
