@@ -374,6 +374,8 @@ def _sampler(tokenizer: CLIPTokenizer, *, strangers: float = 0.0) -> StoreSample
             foreground=torch.ones(n, v, 16, 16, dtype=torch.bool),
             regions=torch.ones(n, v, 5, 16, 16, dtype=torch.bool),
             words=words,
+            donors=torch.arange(n)[:, None].expand(n, v),
+            mixed=torch.zeros(n, v, 5, dtype=torch.bool),
         ),
         references=References(
             identity=centre + 0.05 * torch.randn(n, v, 128, generator=generator),

@@ -28,7 +28,7 @@ class Portrait:
 
 def recolour_hair(portrait: Portrait, colour: str, rng: np.random.Generator) -> Portrait:
     """Hair of a named colour; its light and shade stay."""
-    weight = _soft(portrait.label_map == _HAIR, 1.2)
+    weight = soft(portrait.label_map == _HAIR, 1.2)
     lab = to_lab(portrait.photo)
     inside = weight > 0.5
     if inside.sum() < 30:
@@ -37,20 +37,20 @@ def recolour_hair(portrait: Portrait, colour: str, rng: np.random.Generator) -> 
     middle = np.median(lab[inside], axis=0)
     contrast = np.clip((target[0] + 18) / (middle[0] + 18), 0.5, 1.8)
     shifted = (lab - middle) * np.array([contrast, 0.5, 0.5], np.float32) + target
-    return Portrait(_blend(portrait.photo, _to_rgb(shifted), weight), portrait.label_map)
+    return Portrait(blend(portrait.photo, _to_rgb(shifted), weight), portrait.label_map)
 
 
 def replace_background(portrait: Portrait, colour: str, rng: np.random.Generator) -> Portrait:
     """A plain background of a named colour with a soft gradient."""
     size = portrait.photo.shape[0]
-    weight = _soft(portrait.label_map == _BACKGROUND, 1.0)
+    weight = soft(portrait.label_map == _BACKGROUND, 1.0)
     target = np.array(BACKGROUND_COLOURS[colour], np.float32) + rng.normal(0, (4, 2.5, 2.5)).astype(np.float32)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     slope = rng.normal(0, 7, 2)
     lightness = slope[0] * x + slope[1] * y + rng.normal(0, 8) * (0.2 - (x**2 + y**2))
     plane = np.broadcast_to(target, (size, size, 3)).copy()
     plane[..., 0] += lightness
-    return Portrait(_blend(portrait.photo, _to_rgb(plane), weight), portrait.label_map)
+    return Portrait(blend(portrait.photo, _to_rgb(plane), weight), portrait.label_map)
 
 
 def jitter_colour(photo: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
@@ -75,14 +75,16 @@ def paste_mouth(
     ring = cv2.warpAffine(((radius > 0.85) & (radius < 1.15)).astype(np.float32), matrix, target, flags=flags) > 0.5
     warped = cv2.warpAffine(donor, matrix, target, flags=flags).astype(np.float32)
     moved = warped + (photo[ring].mean(0) - warped[ring].mean(0) if ring.any() else 0)
-    return _blend(photo, np.clip(moved, 0, 255).astype(np.uint8), weight)
+    return blend(photo, np.clip(moved, 0, 255).astype(np.uint8), weight)
 
 
-def _soft(mask: np.ndarray, sigma: float) -> Float[np.ndarray, "s s"]:
+def soft(mask: np.ndarray, sigma: float) -> Float[np.ndarray, "s s"]:
+    """A mask blurred by so many pixels of a picture of 128."""
     return cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma * mask.shape[0] / 128)
 
 
-def _blend(below: np.ndarray, above: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def blend(below: np.ndarray, above: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Pictures (h, w, 3) mixed by the weight (h, w) of the one above, as uint8."""
     mixed = below.astype(np.float32) * (1 - weight[..., None]) + above.astype(np.float32) * weight[..., None]
     return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
 

@@ -34,6 +34,7 @@ from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.style import ALIGNED
 from consistentid.training.embedded import store
 from consistentid.training.embedded.autoencoder import AutoencoderTask, new_autoencoder
+from consistentid.training.embedded.composites import with_composites
 from consistentid.training.embedded.config import DiffusionStage, EmbeddedConfig
 from consistentid.training.embedded.diffusion import (
     DiffusionTask,
@@ -176,7 +177,9 @@ class Chain:
         with ProcessPoolExecutor(sizes.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             if not (folder / "targets.safetensors").is_file():
                 make = partial(store.build_targets, variants=sizes.target_variants, seed=0)
-                store.save(_joined(list(pool.map(make, starts, chunks))), folder / "targets.safetensors")
+                targets = _joined(list(pool.map(make, starts, chunks)))
+                composed = with_composites(targets, variants=sizes.composite_variants, seed=0)
+                store.save(composed, folder / "targets.safetensors")
             if not (folder / "references.safetensors").is_file():
                 donors = store.Donors.choose(records)
                 refer = partial(store.build_references, variants=sizes.reference_variants, seed=0, donors=donors)
@@ -232,11 +235,12 @@ class Chain:
         load_modules(folder / "final", task.modules)
 
     def _train(self, models: TrainingModels, stage: DiffusionStage, folder: Path) -> bool:
-        sampler = self._sampler(contradict=stage.contradict, strangers=stage.strangers)
+        shares = {name: getattr(stage, name) for name in ("contradict", "strangers", "composites")}
+        sampler = self._sampler(**shares)
         validate = self._validation(models, folder) if self.portraits else None
         return self._fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
 
-    def _sampler(self, *, contradict: float, strangers: float = 0.0) -> StoreSampler:
+    def _sampler(self, **shares: float) -> StoreSampler:
         targets, references, latents = self.sampler_parts
         everybody = self.dataset.column("person")
         people = [everybody[row] for row in self.training_records.rows]
@@ -247,8 +251,7 @@ class Chain:
             references=references,
             persons=torch.tensor([names[person] for person in people]),
             tokenize=facial_prompt_tokenizer(self.tokenizer),
-            contradict=contradict,
-            strangers=strangers,
+            **shares,
         )
 
     def _validation(self, models: TrainingModels, folder: Path) -> Validate:

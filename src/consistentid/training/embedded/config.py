@@ -30,11 +30,12 @@ class SimpleStage(BaseModel):
 
 
 class StoreConfig(BaseModel):
-    """How many variants of each photo are computed once."""
+    """How many variants of each photo are computed once; composites show regions of another photo as well."""
 
     model_config = ConfigDict(extra="forbid")
 
     target_variants: int = Field(default=6, ge=2)
+    composite_variants: int = Field(default=4, ge=0)
     reference_variants: int = Field(default=4, ge=2, multiple_of=2)
     processes: int = Field(default=2, gt=0)
 
@@ -45,6 +46,7 @@ class DiffusionStage(BaseModel):
     Attributes:
         train: parts whose weights change; `base` is the U-Net itself.
         contradict: see `StoreSampler.contradict`.
+        composites: see `StoreSampler.composites`.
         strangers: see `StoreSampler.strangers`; without `step.prior_weight` and `step.contrast_weight` these
             samples teach nothing.
     """
@@ -57,6 +59,7 @@ class DiffusionStage(BaseModel):
     batch_size: int = 32
     contradict: float = Field(default=0.5, ge=0, le=1)
     strangers: float = Field(default=0.0, ge=0, le=0.5)
+    composites: float = Field(default=0.0, ge=0, le=1)
 
 
 class EmbeddedConfig(BaseModel):

@@ -42,6 +42,8 @@ class StoreSampler:
             people, with another text. Each shares its target with a sample whose reference is the target's, in the
             same order. A man or woman asked for against the reference moves the identity that is aimed at by the
             mean difference.
+        composites: share of the batch whose targets show regions of another photo, where the store has such targets;
+            the reference's regions come from there, too.
         mixed: how often a stranger's eyes, nose, mouth or ears are those of yet another person.
         other_photo: how often the reference is another photo of the same person, where there is one.
         without_caption: how often the text is the prompt alone, as in the plain pipeline.
@@ -56,6 +58,7 @@ class StoreSampler:
     tokenize: Tokenize
     contradict: float = 0.5
     strangers: float = 0.0
+    composites: float = 0.0
     mixed: float = 0.2
     other_photo: float = 0.6
     without_caption: float = 0.15
@@ -64,12 +67,15 @@ class StoreSampler:
     def draw(self, count: int, generator: torch.Generator) -> Batch:
         """A batch, strangers first; the same generator state gives the same batch."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        photos, variants = (rng.integers(n, size=count) for n in self.latents.shape[:2])
+        photos, variants = rng.integers(len(self.latents), size=count), self._variants(count, rng)
         pairs = int(self.strangers * count)
         stranger = np.arange(count) < pairs
         photos[:pairs], variants[:pairs] = photos[pairs : 2 * pairs], variants[pairs : 2 * pairs]
         texts = [self._text(*which, rng) for which in zip(photos, variants, stranger, strict=True)]
-        shown = self._reference(photos, stranger, np.array([text.contradicts for text in texts]), rng)
+        donated = self.targets.mixed[photos, variants] & torch.from_numpy(~stranger)[:, None]
+        contradicted = np.array([text.contradicts for text in texts]) & ~donated.any(1).numpy()
+        shown = self._reference(photos, stranger, contradicted, rng)
+        shown = shown.donated(self.targets.donors[photos, variants].numpy(), donated)
         ids, positions = zip(*(self.tokenize(text.prompt, text.with_caption) for text in texts), strict=True)
         where = torch.tensor([[found.get(name, 0) for name in REGION_NAMES] for found in positions])
         person = replace(shown, photos=np.where(stranger, shown.photos, photos), views=np.zeros_like(shown.views))
@@ -93,6 +99,14 @@ class StoreSampler:
                 shown.region_people(identity, self.references.identity[:, 0]),
             ),
         )
+
+    def _variants(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        plain, every = self.targets.plain, self.latents.shape[1]
+        variants = rng.integers(plain, size=count)
+        if self.composites and every > plain:
+            composed = rng.random(count) < self.composites
+            variants[composed] = rng.integers(plain, every, size=composed.sum())
+        return variants
 
     @cached_property
     def _woman_minus_man(self) -> Float[Tensor, " 128"]:
@@ -189,6 +203,12 @@ class _Reference:
     share: Float[Tensor, " b"]
     donors: np.ndarray
     mixed: Bool[Tensor, "b n"]
+
+    def donated(self, donors: np.ndarray, mixed: Bool[Tensor, "b n"]) -> "_Reference":
+        """With regions of the targets' own donors where they have any."""
+        given = mixed.any(1, keepdim=True)
+        donors = np.where(given[:, 0].numpy(), donors, self.donors)
+        return replace(self, donors=donors, mixed=torch.where(given, mixed, self.mixed))
 
     def of(self, table: Float[Tensor, "n r ..."]) -> Float[Tensor, "b ..."]:
         """Rows of a table of features."""

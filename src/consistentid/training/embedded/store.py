@@ -1,12 +1,13 @@
 """Everything the diffusion stages read, computed once: target crops with captions, and references with features."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -52,12 +53,33 @@ class Targets:
         foreground: the person, at latent resolution.
         regions: masks of the five regions, at latent resolution.
         words: indices into `VOCABULARY`.
+        donors: index of the photo that regions come from, see `composites`.
+        mixed: which regions do; none in the first variants.
     """
 
     images: UInt8[Tensor, "n v 128 128 3"]
     foreground: Bool[Tensor, "n v 16 16"]
     regions: Bool[Tensor, "n v 5 16 16"]
     words: UInt8[Tensor, "n v 4"]
+    donors: Int[Tensor, "n v"]
+    mixed: Bool[Tensor, "n v 5"]
+
+    @property
+    def plain(self) -> int:
+        """Number of the variants that show one photo each."""
+        return int((~self.mixed.any(2)).all(0).sum())
+
+    def row(self, photo: int, variant: int) -> "Targets":
+        """One target, without the dimensions of photos and variants."""
+        return Targets(*(getattr(self, field.name)[photo, variant] for field in fields(self)))
+
+    def joined(self, rows: Sequence[Sequence["Targets"]]) -> "Targets":
+        """With further variants of every photo, given one by one."""
+        columns = []
+        for field in fields(self):
+            added = torch.stack([torch.stack([getattr(one, field.name) for one in row]) for row in rows])
+            columns.append(torch.cat([getattr(self, field.name), added], 1))
+        return Targets(*columns)
 
 
 @dataclass(frozen=True)
@@ -99,10 +121,11 @@ def load_references(path: Path) -> References:
 
 
 def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "n v 8 16 16"]) -> IdentityPrior:
-    """What embeddings of the references and words say about the targets' latents."""
-    shown = targets.regions.float().mean((0, 1))
+    """What embeddings of the references and words say about the latents of the targets that show one photo each."""
+    shown = targets.regions[:, : targets.plain].float().mean((0, 1))
     mixed = torch.tensor([name in MIXED_REGIONS for name in REGION_NAMES])
-    data = (references.identity[:, 0], latents, targets.words[:, :, PRIOR_WORDS].long())
+    words = targets.words[:, : targets.plain, PRIOR_WORDS].long()
+    data = (references.identity[:, 0], latents[:, : targets.plain], words)
     regression = LatentRegression.fit(
         *data,
         choices=[len(VOCABULARY[column]) - 1 for column in PRIOR_WORDS],
@@ -127,11 +150,19 @@ def build_targets(first: int, records: Selection, *, variants: int, seed: int) -
     backgrounds change.
     """
     rows = [
-        [_target(record, variant, np.random.default_rng((seed, index, variant))) for variant in range(variants)]
+        [
+            (*_target(record, variant, np.random.default_rng((seed, index, variant))), *_of(index))
+            for variant in range(variants)
+        ]
         for index, record in enumerate(records, first)
     ]
-    stacked = [[torch.stack([row[v][k] for v in range(variants)]) for row in rows] for k in range(4)]
+    stacked = [[torch.stack([row[v][k] for v in range(variants)]) for row in rows] for k in range(6)]
     return Targets(*(torch.stack(column) for column in stacked))
+
+
+def _of(photo: int) -> tuple[Tensor, Tensor]:
+    """Donor and mixed regions of a target that shows one photo."""
+    return torch.tensor(photo), torch.zeros(len(REGION_NAMES), dtype=torch.bool)
 
 
 def _target(record: FGIDRecord, variant: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
