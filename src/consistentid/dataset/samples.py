@@ -32,11 +32,15 @@ class Told(Rows):
         identity: embedding of the person.
         words: the stated word of each attribute, counted from 1; 0 where none is stated.
         regions: embedding of the person whose region is to be drawn, for each region.
+        appearance: what the region's image shows, see `region_appearance`; None: nothing is told.
+        appears: whether it does.
     """
 
     identity: Float[Tensor, "b d"]
     words: Int[Tensor, "b a"]
     regions: Float[Tensor, "b n d"]
+    appearance: Float[Tensor, "b n k"] | None = None
+    appears: Bool[Tensor, "b n"] | None = None
 
     @classmethod
     def of_people(cls, identity: Float[Tensor, "b d"], words: Int[Tensor, "b a"], *, regions: int) -> Self:

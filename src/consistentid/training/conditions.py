@@ -81,7 +81,8 @@ class Kept:
     def told(self, told: Told) -> Told:
         """What is left of what the prior knows."""
         shown = torch.where(self.regions[..., None], told.regions, told.identity[:, None])
-        return Told(told.identity, told.words * self.text[:, None], shown)
+        appears = None if told.appears is None else told.appears & self.regions
+        return Told(told.identity, told.words * self.text[:, None], shown, told.appearance, appears)
 
     def of(self, batch: Batch) -> "Kept":
         """Without the regions that the batch does not have."""

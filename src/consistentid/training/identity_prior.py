@@ -14,6 +14,7 @@ from torch import Tensor
 
 from consistentid.dataset.samples import Told
 from consistentid.training.latent_regression import LatentRegression
+from consistentid.training.region_appearance import RegionAppearance
 
 _DIRECTIONS = 110
 _FLOOR = 0.5  # of the median variance of a direction, added before dividing: see `IdentityPrior.directions`
@@ -34,6 +35,7 @@ class IdentityPrior:
         weights: of squared errors along the directions.
         nuisance: eigenvectors of the latents' covariance given what is told.
         nuisance_variances: its eigenvalues.
+        appearance: what images of regions add to the mean; None: nothing.
     """
 
     regression: LatentRegression
@@ -42,6 +44,7 @@ class IdentityPrior:
     weights: Float[Tensor, " q"]
     nuisance: Float[Tensor, "p p"]
     nuisance_variances: Float[Tensor, " p"]
+    appearance: RegionAppearance | None = None
 
     @classmethod
     def around(
@@ -72,11 +75,18 @@ class IdentityPrior:
         """(embedding - centre) @ coordinates: where a person lies along the directions, in at most unit variance."""
         return self.regression.total_slope @ self.directions / _floored(self.variances).sqrt()
 
+    def expected(self, told: Told) -> Float[Tensor, "b p"]:
+        """The mean."""
+        mean = self.regression.expected(told)
+        if self.appearance is None or told.appearance is None or told.appears is None:
+            return mean
+        return mean + self.appearance.expected(told.appearance, told.appears)
+
     def posterior(
         self, noisy: Float[Tensor, "b c h w"], alphas: Float[Tensor, " b"], told: Told
     ) -> Float[Tensor, "b p"]:
         """Expected clean latents given noisy ones (sqrt(alpha) clean + sqrt(1 - alpha) noise) and what is told."""
-        mean = self.regression.expected(told)
+        mean = self.expected(told)
         alpha = alphas[:, None]
         surprise = (noisy.flatten(1) - alpha.sqrt() * mean) @ self.nuisance
         gain = alpha.sqrt() * self.nuisance_variances / (alpha * self.nuisance_variances + 1 - alpha)

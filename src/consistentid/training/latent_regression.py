@@ -65,13 +65,13 @@ class LatentRegression:
         """
         flat, held, people = latents.double().flatten(2), one_hot(words, choices).double(), identity.double()
         mean, usual, centre = flat.mean((0, 1)), held.mean((0, 1)), people.mean(0)
-        effects = _ridge((held - usual).flatten(0, 1), (flat - mean).flatten(0, 1), 1e-3)
+        effects = ridge((held - usual).flatten(0, 1), (flat - mean).flatten(0, 1), 1e-3)
         rest = (flat - mean - (held - usual) @ effects).mean(1)
-        slope = _AMPLIFICATION * _ridge(people - centre, rest, _SHRINKAGE) * _everywhere(face, latents.shape[2])
+        slope = _AMPLIFICATION * ridge(people - centre, rest, _SHRINKAGE) * everywhere(face, latents.shape[2])
         leaning = torch.tensor(habitual).repeat_interleave(torch.tensor(choices))
-        habits = _AMPLIFICATION * _ridge(people - centre, held.mean(1) - usual, _SHRINKAGE) * leaning
+        habits = _AMPLIFICATION * ridge(people - centre, held.mean(1) - usual, _SHRINKAGE) * leaning
         centre, mean, slope, effects, usual, habits = (x.float() for x in (centre, mean, slope, effects, usual, habits))
-        return cls(centre, mean, slope, effects, tuple(choices), usual, habits, _everywhere(places, latents.shape[2]))
+        return cls(centre, mean, slope, effects, tuple(choices), usual, habits, everywhere(places, latents.shape[2]))
 
     @property
     def total_slope(self) -> Float[Tensor, "d p"]:
@@ -101,12 +101,12 @@ def one_hot(words: Int[Tensor, "*n a"], choices: Sequence[int]) -> Float[Tensor,
     return torch.cat(columns, -1).float()
 
 
-def _everywhere(maps: Float[Tensor, "*n h w"], channels: int) -> Float[Tensor, "*n p"]:
+def everywhere(maps: Float[Tensor, "*n h w"], channels: int) -> Float[Tensor, "*n p"]:
     """The same maps for every channel of the latents, flat."""
     return maps.unsqueeze(-3).expand(*maps.shape[:-2], channels, *maps.shape[-2:]).flatten(-3)
 
 
-def _ridge(inputs: Tensor, outputs: Tensor, penalty: float) -> Tensor:
+def ridge(inputs: Tensor, outputs: Tensor, penalty: float) -> Tensor:
     """Least squares of centred inputs, with a penalty in units of each input's variance."""
     variances = inputs.square().mean(0).clamp(min=1e-12)
     return torch.linalg.solve(inputs.T @ inputs + penalty * len(inputs) * variances.diag(), inputs.T @ outputs)

@@ -23,6 +23,7 @@ from consistentid.training.embedded.store import (
     References,
     Targets,
 )
+from consistentid.training.region_appearance import appearance_of
 
 Tokenize = Callable[[str, bool], tuple[Tensor, dict[str, int]]]
 _MAN, _WOMAN = GENDERS.index("man"), GENDERS.index("woman")
@@ -80,16 +81,17 @@ class StoreSampler:
         where = torch.tensor([[found.get(name, 0) for name in REGION_NAMES] for found in positions])
         person = replace(shown, photos=np.where(stranger, shown.photos, photos), views=np.zeros_like(shown.views))
         identity = person.of(self.references.identity)
+        features, present = shown.regions(self.references), shown.present(self.references)
         asked = torch.tensor([text.words[0] for text in texts])
         identity = identity + self._towards(asked, torch.from_numpy(shown.photos)) * torch.from_numpy(stranger)[:, None]
         return Batch(
             latents=self.latents[photos, variants].float(),
             ids=torch.stack(ids),
             positions=where,
-            valid=shown.present(self.references) & (where > 0),
+            valid=present & (where > 0),
             identity_embedding=self._noisy(shown.of(self.references.identity), generator),
             whole_features=shown.of(self.references.whole),
-            region_features=shown.regions(self.references),
+            region_features=features,
             foreground=self.targets.foreground[photos, variants][:, None].float(),
             region_masks=self.targets.regions[photos, variants].float(),
             stranger=torch.from_numpy(stranger),
@@ -97,6 +99,8 @@ class StoreSampler:
                 identity,
                 torch.tensor([text.words for text in texts])[:, PRIOR_WORDS],
                 shown.region_people(identity, self.references.identity[:, 0]),
+                appearance_of(features),
+                present,
             ),
         )
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from consistentid.dataset.record import FGIDRecord
+from consistentid.dataset.samples import Told
 from consistentid.dataset.selection import Selection
 from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, measure_attributes
 from consistentid.faces.crops import Square, align_face, crop_square, mirror_landmarks
@@ -28,6 +29,7 @@ from consistentid.training.augment import (
 )
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.latent_regression import LatentRegression
+from consistentid.training.region_appearance import RegionAppearance, appearance_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ BACKGROUNDS = (None, *BACKGROUND_COLOURS)
 GENDERS = (None, "man", "woman")
 VOCABULARY = (GENDERS, EXPRESSIONS, HAIRS, BACKGROUNDS)  # of the columns of `Targets.words`
 PRIOR_WORDS = [1, 2, 3]  # columns that the identity prior leaves to the text: expression, hair and background
+_APPEARANCE_CHUNK = 100  # photos
 _HABITUAL = (1, 2)  # of them, what people have; backgrounds they do not have
 MIXED_REGIONS = tuple(name for name in REGION_NAMES if name != "face")  # may show somebody else than the face does
 
@@ -133,7 +136,32 @@ def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "
         face=((shown[REGION_NAMES.index("face")] - 0.1) / 0.5).clamp(0, 1),
         places=(2 * shown * mixed[:, None, None]).clamp(max=1),
     )
-    return IdentityPrior.around(regression, *data)
+    appearance = _fit_appearance(regression, data, *_appearances(references))
+    return replace(IdentityPrior.around(regression, *data), appearance=appearance)
+
+
+def _appearances(references: References) -> tuple[Float[Tensor, "n r 5 k"], Bool[Tensor, "n r 5"]]:
+    """What the regions look like in the views that do not contradict the target, and which are there."""
+    half = references.regions.shape[1] // 2
+    rows = torch.cat([appearance_of(photos[:, :half]) for photos in references.regions.split(_APPEARANCE_CHUNK)])
+    return rows, references.present[:, :half]
+
+
+def _fit_appearance(
+    regression: LatentRegression, data: tuple[Tensor, Tensor, Tensor], appearance: Tensor, shown: Tensor
+) -> RegionAppearance:
+    """On targets that are mirrored as the reference is: every second one."""
+    identity, latents, words = data
+    told = [Told.of_people(identity, words[:, v], regions=len(REGION_NAMES)) for v in range(latents.shape[1])]
+    rest = latents.float() - torch.stack([regression.expected(one) for one in told], 1).view(latents.shape)
+    views = range(appearance.shape[1])
+    return RegionAppearance.fit(
+        appearance.flatten(0, 1),
+        shown.flatten(0, 1),
+        torch.stack([rest[:, view % 2 :: 2].mean(1) for view in views], 1).flatten(0, 1),
+        smiles=(words[:, 0, 0] == EXPRESSIONS.index("smiling")).repeat_interleave(len(views)),
+        places=regression.places[:, : LATENT**2].view(-1, LATENT, LATENT),
+    )
 
 
 def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
