@@ -74,6 +74,12 @@ def test_the_sdist_runs_its_own_tests(root: Path, sdist: dict[str, Path]) -> Non
     assert not missing
 
 
+def test_the_image_has_the_pinned_torch(root: Path) -> None:
+    pinned = re.search(r"^torch==\S+$", (root / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert f" {pinned.group()}+cpu\n" in (root / "Dockerfile").read_text()
+
+
 def test_licences_are_named(root: Path, project: dict[str, Any]) -> None:
     assert project["license"] == "MIT"
     assert all((root / name).is_file() for name in project["license-files"])
