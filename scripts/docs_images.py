@@ -40,8 +40,8 @@ PHOTO = ROOT / "examples" / "photos" / "synthetic-woman.jpg"
 PROMPT = "a portrait photo of a smiling woman, blue background"
 SEED = 3
 _TILE = 150  # px
-_GAP, _LINE = 6, 20
-_FONT = ImageFont.load_default(size=13)
+_GAP, _LINE = 6, 24
+_FONT = ImageFont.load_default(size=16)
 Row = Sequence[tuple[Image.Image, str]]
 
 
@@ -71,7 +71,7 @@ class Illustrator:
         """Arrow 1: box, landmarks, label map."""
         labels = _palette()[self.analysis.label_map]
         photo = self.analysis.image
-        tiles = [(photo, "photo"), (draw_analysis(self.analysis), "box, landmarks, regions")]
+        tiles = [(photo, "photo"), (draw_analysis(self.analysis), "landmarks, regions")]
         return Picture(_rows([[*tiles, (Image.fromarray(labels), "label map")]], tile=240))
 
     def regions(self) -> Picture:
@@ -109,7 +109,7 @@ class Illustrator:
     def delayed_merge(self) -> Picture:
         """Arrow 4: predicted pictures of one seed, for several merge steps."""
         rows = [
-            self._predictions(name, merge_step=step) for step, name in ((-1, "all"), (3, "4 to 29"), (29, "no step"))
+            self._predictions(name, merge_step=step) for step, name in ((-1, "all"), (3, "from step 4"), (29, "none"))
         ]
         return Picture(_rows(rows), generated=True)
 
@@ -157,7 +157,7 @@ class Illustrator:
                 shown.append((decoded(self.generator.pipeline, report.predicted())[0], f"step {report.step}"))
 
         made = self.generator.generate(PHOTO, PROMPT, seed=SEED, merge_step=merge_step, callback=keep)
-        return [*shown, (made[0].image, f"portrait; regions: {name}")]
+        return [*shown, (made[0].image, f"regions: {name}")]
 
 
 @torch.no_grad()
@@ -181,8 +181,8 @@ def _training_batch(folder: Path) -> Picture:
         (_grey(target.foreground[0]), "person"),
         *((_grey(mask), name) for name, mask in zip(REGION_NAMES, target.regions, strict=True)),
     ]
-    below = [(_autodecoded(trainer.base, latents), "latents, decoded")]
-    below += [(_autodecoded(trainer.base, each), f"timestep {t}") for t, each in noisy]
+    below = [(_autodecoded(trainer.base, latents), "latents")]
+    below += [(_autodecoded(trainer.base, each), f"t = {t}") for t, each in noisy]
     return Picture(_rows([top, below], tile=104))
 
 
@@ -224,7 +224,7 @@ def _rows(rows: Sequence[Row], *, tile: int = _TILE) -> Image.Image:
 
 def _token_boxes(tokens: Sequence[str], marked: dict[int, str], *, width: int = 760) -> Image.Image:
     """Tokens in reading order; a marked one has the colour of its region."""
-    step, left, top = 26, _GAP, _GAP
+    step, left, top = 30, _GAP, _GAP
     places = []
     for token in tokens:
         wide = round(_FONT.getlength(token)) + 12
@@ -241,12 +241,12 @@ def _token_boxes(tokens: Sequence[str], marked: dict[int, str], *, width: int = 
     return image
 
 
-def _bars(values: Sequence[float], marked: dict[int, str], *, size: tuple[int, int] = (760, 170)) -> Image.Image:
+def _bars(values: Sequence[float], marked: dict[int, str], *, size: tuple[int, int] = (760, 190)) -> Image.Image:
     """A bar for every token position, those of regions in their colours."""
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     floor, step = size[1] - 24, (size[0] - 2 * _GAP) / len(values)
-    unit = (floor - 40) / max(values)
+    unit = (floor - 48) / max(values)
     draw.line((_GAP, floor, size[0] - _GAP, floor), fill="black")
     for index, value in enumerate(values):
         left = _GAP + index * step
