@@ -66,6 +66,13 @@ def test_pictures_are_small_and_shown() -> None:
     assert not [path.name for path in pictures if path.suffix == ".webp" and path.stat().st_size > 100_000]
 
 
+@pytest.mark.parametrize("page", [page for page in ALL_PAGES if page.name != "CHANGELOG.md"], ids=_name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    folders = "src|tests|configs|benchmarks|scripts|examples|docs"
+    named = re.findall(rf"`(?:python )?((?:{folders})/[\w./-]+)", page.read_text())
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
 def _commands(page: Path) -> Iterator[str]:
     for block in _blocks(page, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
