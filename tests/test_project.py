@@ -43,13 +43,6 @@ def test_the_example_is_the_one_of_the_examples(page: str) -> None:
     assert EXAMPLE in (ROOT / page).read_text()
 
 
-def test_links_to_files_lead_somewhere() -> None:
-    pages = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())]
-    dead = [(page.name, link) for page, link in links if "://" not in link and not (page.parent / link).exists()]
-    assert not dead
-
-
 def test_sample_photos_state_their_licence() -> None:
     table = (ROOT / "examples" / "photos" / "README.md").read_text()
     photos = sorted((ROOT / "examples" / "photos").glob("*.jpg"))

@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from consistentid.evaluation.config import EvaluationConfig
     from consistentid.evaluation.run import Work
 
-_NEEDED = {"yaml": "pyyaml", "sklearn": "scikit-learn", "scipy": "scipy", "torchmetrics": "torchmetrics"}
-_NEEDED |= {"jinja2": "jinja2", "matplotlib": "matplotlib"}
+_NEEDED = {  # module: package
+    "jinja2": "jinja2",
+    "matplotlib": "matplotlib",
+    "scipy": "scipy",
+    "torchmetrics": "torchmetrics",
+    "yaml": "pyyaml",
+}
 
 evaluate = App(
     name="evaluate",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from consistentid.images import PhotoSource
     from consistentid.training.run import Portraits, TrainingConfig
 
+_NEEDED = {"pyarrow": "pyarrow", "yaml": "pyyaml"}  # module: package
+
 
 def train(
     config: Path,
@@ -33,8 +35,11 @@ def train(
         validate: photos of people to make portraits of while training; by default of the first held-out people.
         max_minutes: write a checkpoint and stop after this time, with exit code 3; the same command goes on.
     """
-    if find_spec("yaml") is None:
-        raise InvalidSettings("training needs pyyaml, which is not installed: pip install 'consistentid[train]'")
+    missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise InvalidSettings(
+            f"training needs {', '.join(missing)}, not installed: pip install 'consistentid[data,train]'"
+        )
     if not config.is_file():
         raise InvalidData(f"{config} does not exist; configs/ has examples")
     from consistentid.training.run import load_config, run

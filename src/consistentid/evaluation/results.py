@@ -98,7 +98,7 @@ def manifest(evaluation: Evaluation, worker: Worker) -> dict[str, object]:
         },
         "excluded": dict(evaluation.excluded),
         "code": {"drawing": code_sha256(*DRAWING_CODE), "measuring": code_sha256(*MEASURING_CODE)},
-        "libraries": library_versions("numpy", "scikit-learn", "scipy", "torchmetrics"),
+        "libraries": library_versions("numpy", "scipy", "torchmetrics"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
