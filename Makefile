@@ -9,7 +9,7 @@ PHOTOS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup portrait test lint format types docs evaluate train-embedded clean
+.PHONY: help setup portrait test lint format types docs package evaluate train-embedded clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -39,6 +39,7 @@ lint: setup  ## style, formatting, import rules, declared dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
+	$(BIN)/hadolint Dockerfile
 
 format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
@@ -49,6 +50,9 @@ types: setup  ## mypy, strict
 
 docs: .venv/.docs  ## the documentation site, into site/
 	$(BIN)/zensical build --clean --strict
+
+package: setup  ## build wheel and sdist, install the wheel without extras in a new environment, use it
+	$(BIN)/python scripts/try_package.py --torch-options="$(TORCH_OPTIONS)"
 
 evaluate: setup  ## score the embedded model on held-out people: make evaluate PHOTOS=folder
 	@test -n "$(PHOTOS)" || { echo "Say whose photos: make evaluate PHOTOS=folder"; exit 2; }
