@@ -80,11 +80,11 @@ def attention_inside(folder: Path) -> float:
     return float(events.Scalars(_INSIDE)[-1].value)
 
 
-def score(adapter: Path, blocks: Sequence[str], photos: Path, out: Path) -> None:
-    """Evaluate an adapter, once."""
+def score(adapter: Path, blocks: Sequence[str], photos: Path, out: Path, *, cache: Path) -> None:
+    """Evaluate an adapter, once; portraits and measurements of all adapters are kept in one folder."""
     if not (out / "scores.json").is_file():
         config = EvaluationConfig(
-            adapter=str(adapter), photos=photos, out=out, protocol="ablations", blocks=tuple(blocks)
+            adapter=str(adapter), photos=photos, out=cache, protocol="ablations", blocks=tuple(blocks)
         )
         worker = worker_for(config)
         save(evaluate(config, worker), worker, out)
@@ -131,7 +131,13 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.variations:
             adapter = train(name, options.dataset, options.out, seed=seed, steps=options.steps)
-            score(adapter, VARIATIONS[name][1], options.photos, options.out / f"{name} {seed}" / "scores")
+            score(
+                adapter,
+                VARIATIONS[name][1],
+                options.photos,
+                options.out / f"{name} {seed}" / "scores",
+                cache=options.out / "drawn",
+            )
     print("| training | attention inside | " + " | ".join((*POOLED, *METRICS)) + " |")
     print("|---" * (len(POOLED) + len(METRICS) + 2) + "|")
     for name in options.variations:
