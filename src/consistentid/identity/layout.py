@@ -124,6 +124,22 @@ def new_projector(config: AdapterConfig) -> nn.Module:
     return projector
 
 
+def load_projector(state: State, *, shortcut: bool) -> Any:
+    """Diffusers' projector with weights in the checkpoint's layout.
+
+    Args:
+        state: the `image_proj` part.
+        shortcut: see `AdapterConfig.shortcut`.
+    """
+    from diffusers.loaders.unet import UNet2DConditionLoadersMixin
+
+    projector: Any = UNet2DConditionLoadersMixin()._convert_ip_adapter_image_proj_to_diffusers(
+        dict(state), low_cpu_mem_usage=False
+    )
+    projector.shortcut = shortcut
+    return projector
+
+
 def projector_shapes(config: AdapterConfig) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of the `image_proj` part."""
     with torch.device("meta"):
