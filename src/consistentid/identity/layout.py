@@ -4,7 +4,7 @@
 `{i}.to_{q,k,v,out}_lora.{down,up}.weight` and, for cross-attention, `{i}.to_{k,v}_ip.weight`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,13 @@ def attention_layers(unet: nn.Module) -> Iterator[AttentionLayer]:
 
 def ip_adapter_shapes(unet: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of the `ip_adapter` part for a U-Net (which may be on the meta device)."""
+    return layer_shapes(attention_layers(unet), rank)
+
+
+def layer_shapes(layers: Iterable[AttentionLayer], rank: int) -> dict[str, tuple[int, ...]]:
+    """The same for the attention layers of a U-Net, in the checkpoint's order."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer in attention_layers(unet):
+    for layer in layers:
         for name in LORA_LAYERS:
             out_dim, in_dim = layer.shape(name)
             shapes[f"{layer.index}.{name}_lora.down.weight"] = (rank, in_dim)
