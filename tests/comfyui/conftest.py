@@ -54,7 +54,10 @@ def nodes(home: Path, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         pytest.skip(f"this Python cannot import ComfyUI ({error}); run the tests with the one that runs ComfyUI")
     folder_paths.models_dir = str(tmp_path_factory.mktemp("models"))
     folder = ROOT / "comfyui"
-    return _module("consistentid_nodes", folder / "__init__.py", submodule_search_locations=[str(folder)])
+    loaded = _module("consistentid_nodes", folder / "__init__.py", submodule_search_locations=[str(folder)])
+    _module("comfy_twins", Path(__file__).with_name("models.py"))
+    torch.set_num_threads(1)
+    return loaded
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +89,9 @@ def drawn() -> Callable[[int], FaceAnalysis]:
 @pytest.fixture(scope="session")
 def twins(nodes: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Twins]:
     """Twins of a base, made once."""
-    torch.set_num_threads(1)
+    import comfy_twins as models
+
     made: dict[str, Twins] = {}
-    models = _module("comfy_twins", Path(__file__).with_name("models.py"))
 
     def of(base: str) -> Twins:
         if base not in made:

@@ -69,6 +69,7 @@ def _pipeline(base: str, folder: Path) -> Any:
         **({"addition_embed_type": "text_time", "addition_time_embed_dim": 256,
             "projection_class_embeddings_input_dim": 256 * 6 + WIDTH, "transformer_layers_per_block": 2} if xl else {}),
     ).eval()  # fmt: skip
+    listen(unet)
     parts = {"vae": _vae(), "text_encoder": first, "tokenizer": tokenizers[0], "unet": unet,
              "scheduler": EulerDiscreteScheduler(**_NOISE, timestep_spacing="leading")}  # fmt: skip
     if not xl:
@@ -77,6 +78,13 @@ def _pipeline(base: str, folder: Path) -> Any:
         )
     second = CLIPTextModelWithProjection(config).eval()
     return StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokenizers[1], add_watermarker=False)
+
+
+def listen(unet: Any) -> None:
+    """Random networks hardly listen to the text: raise its voice."""
+    for name, parameter in unet.named_parameters():
+        if "attn2.to_k" in name or "attn2.to_v" in name:
+            parameter.data *= 10
 
 
 def _vae() -> Any:
@@ -136,7 +144,9 @@ class _XL(comfy.sdxl_clip.SDXLClipModel):
         made = {"layer": "hidden", "layer_idx": -2, "layer_norm_hidden_state": False, **options}
         special = {"start": 49406, "end": 49407, "pad": 0}
         self.clip_l = comfy.sd1_clip.SDClipModel(**made, textmodel_json_config={**_TEXT, "eos_token_id": 49407})
-        self.clip_g = comfy.sd1_clip.SDClipModel(**made, textmodel_json_config={**_TEXT, "eos_token_id": 49407}, special_tokens=special)
+        self.clip_g = comfy.sd1_clip.SDClipModel(
+            **made, textmodel_json_config={**_TEXT, "eos_token_id": 49407}, special_tokens=special
+        )
         self.dtypes = {options["dtype"]}
 
 
@@ -153,9 +163,85 @@ def _clip(base: str, pipeline: Any) -> Any:
 
 
 def _fill(encoder: Any, source: Any) -> None:
-    state = source.state_dict()
-    if not any(key.startswith("text_model.") for key in state):
-        state = {f"text_model.{key}": value for key, value in state.items()}
+    state = {_prefixed(key): value for key, value in source.state_dict().items()}
     found = encoder.transformer.load_state_dict(state, strict=False)
     assert set(found.missing_keys) <= {"text_projection.weight"}, found
     assert not found.unexpected_keys
+
+
+def _prefixed(key: str) -> str:
+    """The original name of a text encoder's weight: newer transformers leave out where it lies."""
+    return key if key.startswith(("text_model.", "text_projection.")) else f"text_model.{key}"
+
+
+def slim_sd15(folder: Path) -> tuple[Any, IdentityAdapter]:
+    """Write what a ComfyUI needs below its folder; gives the same weights as a pipeline, and the adapter.
+
+    ComfyUI rounds the weights of text encoders to 16 bits on a CPU, so these are.
+    """
+    from diffusers import AutoencoderTiny
+    from safetensors.torch import save_file
+
+    write_layout(folder / "layout", {"tokenizer": LAYOUTS["sd15"]["tokenizer"]})
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(320, 320), layers_per_block=1, attention_head_dim=8,
+        cross_attention_dim=768, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    ).eval()  # fmt: skip
+    listen(unet)
+    text = CLIPTextModel(CLIPTextConfig(**LAYOUTS["sd15"]["text_encoder"])).half().float().eval()
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderTiny(), text_encoder=text, tokenizer=CLIPTokenizer.from_pretrained(folder / "layout/tokenizer"),
+        unet=unet, scheduler=EulerDiscreteScheduler(**_NOISE, timestep_spacing="leading"), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    adapter = _adapter("sd15", pipeline)
+    adapter.save_pretrained(folder / "models" / "consistentid" / "mine")
+    state = {f"model.diffusion_model.{ldm.unet_key(k, unet)}": v for k, v in unet.state_dict().items()}
+    state |= {f"cond_stage_model.transformer.{_prefixed(k)}": v for k, v in text.state_dict().items()}
+    state |= {f"first_stage_model.{k}": v for k, v in _taesd(pipeline.vae).items()}
+    (folder / "models" / "checkpoints").mkdir()
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "models" / "checkpoints" / "slim.safetensors")
+    return pipeline, adapter
+
+
+def _taesd(vae: Any) -> dict[str, torch.Tensor]:
+    """The tiny autoencoder under its original names; ComfyUI's latents are scaled, diffusers' are not."""
+    state = {"vae_scale": torch.tensor(0.18215), "vae_shift": torch.tensor(0.0)}
+    for key, value in vae.state_dict().items():
+        part, _, number, rest = key.split(".", 3)
+        state[f"taesd_{part}.{int(number) + (part == 'decoder')}.{rest}"] = value
+    return state
+
+
+_HINT = (
+    "conv_in",
+    *(f"blocks.{number}" for number in range(6)),
+    "conv_out",
+)  # every second layer of `input_hint_block`
+
+
+def controlnet(pipeline: Any, model: Any) -> tuple[Any, Any]:
+    """A tiny random ControlNet with effect in diffusers' class and in ComfyUI's."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+
+    unet = pipeline.unet
+    network = tiny.tiny_controlnet(unet)
+    state = {}
+    for key, value in network.state_dict().items():
+        if key.startswith("controlnet_cond_embedding."):
+            name, _, parameter = key.removeprefix("controlnet_cond_embedding.").rpartition(".")
+            state[f"input_hint_block.{2 * _HINT.index(name)}.{parameter}"] = value
+        elif key.startswith("controlnet_down_blocks."):
+            _, number, parameter = key.split(".")
+            state[f"zero_convs.{number}.0.{parameter}"] = value
+        elif key.startswith("controlnet_mid_block."):
+            state[f"middle_block_out.0.{key.rpartition('.')[2]}"] = value
+        else:
+            state[ldm.unet_key(key, unet)] = value
+    config = {k: v for k, v in model.model.model_config.unet_config.items() if k != "out_channels"}
+    theirs = comfy.cldm.cldm.ControlNet(**config, hint_channels=3).eval()
+    theirs.load_state_dict(state)
+    return network, comfy.controlnet.ControlNet(theirs, load_device=torch.device("cpu"))
