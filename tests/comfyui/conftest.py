@@ -95,7 +95,8 @@ def twins(nodes: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
     def of(base: str) -> Twins:
         if base not in made:
-            made[base] = Twins(*models.twins(base, folder=tmp_path_factory.mktemp(base)))
+            with torch.inference_mode(mode=False):  # some tests run in it; the weights are for all
+                made[base] = Twins(*models.twins(base, folder=tmp_path_factory.mktemp(base)))
         return made[base]
 
     return of

@@ -21,7 +21,7 @@ from consistentid.generation.analyses import Analyses
 from consistentid.generation.base_layouts import LAYOUTS, write_layout
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.identity.adapter import IdentityAdapter
-from consistentid.identity.config import AdapterConfig
+from consistentid.identity.config import OFFICIAL_SD15, OFFICIAL_SDXL, AdapterConfig, Quirks
 from consistentid.identity.image_encoder import image_encoder_for
 
 WIDTH = 64  # of a text encoder
@@ -44,10 +44,11 @@ tiny = _by_name("tiny", Path(__file__).parents[1] / "generation" / "tiny.py")
 ldm = _by_name("ldm", Path(__file__).parents[1] / "generation" / "ldm.py")
 
 
-def twins(base: str, *, folder: Path) -> tuple[PortraitGenerator, Any, Any, Any]:
-    """See `conftest.Twins`."""
+def twins(name: str, *, folder: Path) -> tuple[PortraitGenerator, Any, Any, Any]:
+    """See `conftest.Twins`; the name is a base, with `official_` before it for the conventions of the release."""
+    base = name.removeprefix("official_")
     pipeline = _pipeline(base, folder)
-    adapter = _adapter(base, pipeline)
+    adapter = _adapter(base, pipeline, official=name != base)
     model, clip = _model(base, pipeline.unet), _clip(base, pipeline)
     own = IdentityAdapter.from_state(adapter.config, {k: v.clone() for k, v in adapter.state().items()}, source=base)
     sockets = sys.modules["consistentid_nodes.sockets"]
@@ -96,12 +97,13 @@ def _vae() -> Any:
     )  # fmt: skip
 
 
-def _adapter(base: str, pipeline: Any) -> IdentityAdapter:
-    """With effect, by the conventions of the embedded adapter, but for this base."""
+def _adapter(base: str, pipeline: Any, *, official: bool = False) -> IdentityAdapter:
+    """With effect, of the embedded adapter's sizes, but for this base."""
+    aligned = Quirks(text_layer=-2 if base == "sdxl" else -1)
     made = AdapterConfig.preset(
         "embedded", text_dim=pipeline.unet.config.cross_attention_dim, projector_width=WIDTH, facial_width=WIDTH,
         facial_depth=1, lora_rank=4, merge_fraction=0.5,
-        quirks={"text_layer": -2 if base == "sdxl" else -1},
+        quirks={"sd15": OFFICIAL_SD15, "sdxl": OFFICIAL_SDXL}[base] if official else aligned,
     )  # fmt: skip
     adapter = IdentityAdapter.new(made.model_copy(update={"base": base}), pipeline.unet, seed=1)
     generator = torch.Generator().manual_seed(2)

@@ -60,7 +60,7 @@ def compare(nodes: Any, pair: Any, face: Any, *, cfg: float = 3.0, ours: Any = N
     return float((found.reshape(expected.shape) - expected).abs().max() / expected.std())
 
 
-@pytest.mark.parametrize("base", ["sd15", "sdxl"])
+@pytest.mark.parametrize("base", ["sd15", "sdxl", "official_sd15", "official_sdxl"])
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_latents_are_those_of_our_pipeline(nodes, twins, drawn, base, cfg):
     assert compare(nodes, twins(base), drawn(0), cfg=cfg) < TOLERANCE

@@ -1,12 +1,18 @@
 """What the nodes leave as it was, how they join with ComfyUI's own, and what they refuse."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from consistentid.errors import InvalidPrompt, InvalidSettings, NoFaceFound, PromptRefused
+from consistentid.generation.base_layouts import LAYOUTS
+from consistentid.identity.checkpoint import official_ip_adapter_shapes
+from consistentid.identity.config import AdapterConfig
+from consistentid.identity.layout import attention_layers, layer_shapes
 
 STEPS = 5
 
@@ -247,6 +253,28 @@ def test_an_adapter_is_read_from_the_models_folder_and_a_face_found(nodes, pair,
     assert "eyes" in caption
     with pytest.raises(NoFaceFound):
         nodes.AnalyseFace().analyse(loaded, torch.zeros(1, 64, 64, 3), "largest", 0)
+
+
+@pytest.mark.parametrize("base", ["sd15", "sdxl"])
+def test_layers_of_the_whole_models_are_numbered_as_in_the_release(nodes, base):
+    """By shapes alone, on the meta device."""
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from comfy.model_detection import detect_unet_config
+    from comfy_twins import ldm
+    from consistentid_nodes.unet import _layers
+
+    with torch.device("meta"):
+        theirs = UNet2DConditionModel.from_config(LAYOUTS[base]["unet"])
+    config = detect_unet_config({ldm.unet_key(key, theirs): value for key, value in theirs.state_dict().items()}, "")
+    heads = {"num_heads": 8} if base == "sd15" else {"num_head_channels": 64}
+    ours = UNetModel(**config, **heads, device="meta", operations=comfy.ops.disable_weight_init)
+    model = SimpleNamespace(model_config=SimpleNamespace(unet_config=config), diffusion_model=ours)
+    layers = _layers(model, AdapterConfig.preset(base))
+    assert layer_shapes(layers, 128) == official_ip_adapter_shapes(base)
+    assert [f"{layer.name}.to_q.weight" for layer in layers] == [
+        ldm.unet_key(f"{layer.name}.to_q.weight", theirs) for layer in attention_layers(theirs)
+    ]
 
 
 def test_every_input_says_what_it_is(nodes):
