@@ -194,7 +194,8 @@ def slim_sd15(folder: Path) -> tuple[Any, IdentityAdapter]:
     listen(unet)
     text = CLIPTextModel(CLIPTextConfig(**LAYOUTS["sd15"]["text_encoder"])).half().float().eval()
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderTiny(), text_encoder=text, tokenizer=CLIPTokenizer.from_pretrained(folder / "layout/tokenizer"),
+        vae=_with_contrast(AutoencoderTiny()), text_encoder=text,
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "layout" / "tokenizer"),
         unet=unet, scheduler=EulerDiscreteScheduler(**_NOISE, timestep_spacing="leading"), safety_checker=None,
         feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
@@ -206,6 +207,17 @@ def slim_sd15(folder: Path) -> tuple[Any, IdentityAdapter]:
     (folder / "models" / "checkpoints").mkdir()
     save_file({k: v.contiguous() for k, v in state.items()}, folder / "models" / "checkpoints" / "slim.safetensors")
     return pipeline, adapter
+
+
+@torch.no_grad()
+def _with_contrast(vae: Any) -> Any:
+    """A random autoencoder whose pictures are neither black nor grey, so that two of them can differ."""
+    values = vae.decoder(torch.randn(4, 4, 8, 8) * 3)  # -1..1
+    last = vae.decoder.layers[-1]
+    gain = 0.4 / values.std((0, 2, 3))
+    last.weight *= gain[:, None, None, None]
+    last.bias.copy_((last.bias - (values.mean((0, 2, 3)) + 1) / 2) * gain + 0.5)
+    return vae.eval()
 
 
 def _taesd(vae: Any) -> dict[str, torch.Tensor]:
