@@ -51,7 +51,7 @@ def test_the_analyzer_of_a_release_leaves_the_caption_to_its_style(
 ) -> None:
     (tmp_path / "face_parsing.pth").touch()
     adapter = SimpleNamespace(config=AdapterConfig.preset("sdxl"))
-    analyzer = loading._analyzer("unused", adapter, tmp_path, device="cpu", offline=True)
+    analyzer = loading.analyzer_for("unused", adapter, tmp_path, device="cpu", offline=True)
     assert analyzer is not None
     assert analyzer.describer is None
 

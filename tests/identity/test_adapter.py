@@ -129,12 +129,22 @@ def test_batch_of_two_is_two_batches_of_one(unet, adapter, batch):
 
 @torch.no_grad()
 def test_identity_tokens_are_what_the_unet_uses(unet, adapter, batch, config):
+    outside = adapter.identity_tokens(batch.identity, batch.image)
     adapter.attach(unet)
     tokens = adapter.identity_tokens(batch.identity, batch.image)
+    assert torch.equal(tokens, outside)
     assert tokens.shape == (2, config.num_identity_tokens, config.text_dim)
     nobody = adapter.identity_tokens(torch.zeros_like(batch.identity), torch.zeros_like(batch.image))
     assert torch.equal(nobody[0], nobody[1])
     assert not torch.equal(tokens[0], nobody[0])
+
+
+@torch.no_grad()
+def test_identity_tokens_outside_of_a_unet_follow_the_weights(adapter, batch):
+    before = adapter.identity_tokens(batch.identity, batch.image)
+    assert torch.equal(adapter.identity_tokens(batch.identity, batch.image), before)
+    adapter.load_state({key: value * 1.5 for key, value in adapter.state().items()})
+    assert not torch.equal(adapter.identity_tokens(batch.identity, batch.image), before)
 
 
 @pytest.mark.parametrize("train_base", [False, True])

@@ -55,11 +55,11 @@ def without_last_layers(conditioner: Conditioner, layers: int) -> Conditioner:
     Raises:
         InvalidSettings: a text encoder has no so many layers.
     """
+    if layers == 0:
+        return conditioner
     least = min(encoder.config.num_hidden_layers for encoder in conditioner.text_encoders)
     if layers >= least:
         raise InvalidSettings(f"clip_skip {layers} must be less than {least}, the layers of the text encoder")
-    if layers == 0:
-        return conditioner
     shorter = copy(conditioner)
     shorter.text_encoders = [_Skipping(encoder, layers) for encoder in conditioner.text_encoders]
     return shorter

@@ -114,7 +114,7 @@ def load_parts(
     return Parts(
         pipeline,
         loaded,
-        analyzer or _analyzer(source, loaded, adapter_folder, device=str(place), offline=offline),
+        analyzer or analyzer_for(source, loaded, adapter_folder, device=str(place), offline=offline),
         Origin(
             model=EMBEDDED if str(model) == EMBEDDED else str(absolute(model)),
             adapter=None if adapter is None else str(adapter_source.resolve()),
@@ -201,10 +201,18 @@ def quiet_loading(*, bars: bool = False) -> Iterator[None]:
             each.enable_progress_bar()
 
 
-def _analyzer(
+def analyzer_for(
     source: str | Path, adapter: IdentityAdapter, adapter_folder: Path, *, device: str, offline: bool
 ) -> FaceAnalyzer | None:
-    """The face models that belong to an adapter, or None when they cannot be known."""
+    """The face models that belong to an adapter, or None when they cannot be known.
+
+    Args:
+        source: folder of a whole model, whose parser an aligned adapter uses.
+        adapter: says what it was trained with.
+        adapter_folder: where a released adapter's parser is looked for.
+        device: of the parser.
+        offline: download nothing.
+    """
     config = adapter.config
     if config.mode == "official":
         weights = parser_weights(adapter_folder)

@@ -70,12 +70,22 @@ def resolved(
         "identity_scale": config.identity_scale if settings.identity_scale is None else settings.identity_scale,
         "face": config.quirks.face if settings.face is None else settings.face,
         "size": _size(settings.size or preset.size, pipeline=pipeline),
-        "weights": {**dict.fromkeys(settings.words, REWORDED_WEIGHT), **settings.weights},
     }
     check_regions(settings.regions)
+    return with_control(settings).model_copy(update=changes)
+
+
+def with_control(settings: GenerationSettings) -> GenerationSettings:
+    """The settings with a weight for every region whose words are the user's.
+
+    Raises:
+        InvalidSettings: a part is unknown.
+    """
     check_parts({**settings.weights, **settings.starts, **settings.ends})
     check_parts(settings.words, known=REGION_NAMES)
-    return settings.model_copy(update=changes)
+    return settings.model_copy(
+        update={"weights": {**dict.fromkeys(settings.words, REWORDED_WEIGHT), **settings.weights}}
+    )
 
 
 def with_caption(

@@ -16,6 +16,7 @@ from consistentid.identity.facial_encoder import FacialEncoder
 from consistentid.identity.layout import (
     State,
     ip_adapter_shapes,
+    load_projector,
     new_ip_adapter,
     new_projector,
     projector_shapes,
@@ -46,6 +47,7 @@ class IdentityAdapter:
         self._image_proj = image_proj
         self._ip_adapter = ip_adapter
         self._attachment: Attachment | None = None
+        self._own_projector: tuple[State, Any] | None = None  # for use outside of a U-Net, and the weights it has
 
     @classmethod
     def new(cls, config: AdapterConfig, unet: Any, *, seed: int = 0) -> Self:
@@ -199,8 +201,20 @@ class IdentityAdapter:
     def identity_tokens(
         self, identity_embedding: Float[Tensor, "b d"], image_features: Float[Tensor, "b t di"]
     ) -> Float[Tensor, "b 4 dt"]:
-        """The identity tokens of a batch; zeros and zero-image features give those of the guidance branch."""
-        return self._attached().identity_tokens(identity_embedding, image_features)
+        """The identity tokens of a batch; zeros and zero-image features give those of the guidance branch.
+
+        Outside of a U-Net, too.
+        """
+        if self._attachment is not None:
+            return self._attachment.identity_tokens(identity_embedding, image_features)
+        if self._own_projector is None or self._own_projector[0] is not self._image_proj:
+            projector = load_projector(self._image_proj, shortcut=self.config.shortcut).eval().requires_grad_(False)
+            self._image_proj = projector_to_checkpoint(projector.state_dict())  # hold the weights once
+            self._own_projector = self._image_proj, projector
+        projector = self._own_projector[1]
+        projector.clip_embeds = image_features[:, None].to(projector.proj_in.weight.dtype)
+        tokens: Tensor = projector(identity_embedding)
+        return tokens
 
     @contextmanager
     def fixed_tokens(self, tokens: Float[Tensor, "b 4 dt"]) -> Iterator[Callable[[Tensor], None]]:

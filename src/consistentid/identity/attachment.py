@@ -14,7 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from consistentid.errors import InvalidSettings
-from consistentid.identity.layout import LORA_LAYERS, AttentionLayer, State, attention_layers, projector_to_checkpoint
+from consistentid.identity.layout import (
+    LORA_LAYERS,
+    AttentionLayer,
+    State,
+    attention_layers,
+    load_projector,
+    projector_to_checkpoint,
+)
 
 LORA_NAME = "consistentid"
 
@@ -117,8 +124,7 @@ class Attachment:
     @torch.no_grad()
     def load(self, image_proj: State, ip_adapter: State) -> None:
         """Overwrite the live weights."""
-        converted = self.unet._convert_ip_adapter_image_proj_to_diffusers(image_proj, low_cpu_mem_usage=False)
-        self.projector.load_state_dict(converted.state_dict())
+        self.projector.load_state_dict(load_projector(image_proj, shortcut=self.projector.shortcut).state_dict())
         groups = self.parameters()
         for key, parameter in (groups["kv"] | groups["lora"]).items():
             parameter.copy_(ip_adapter[key])

@@ -4,7 +4,7 @@
 `{i}.to_{q,k,v,out}_lora.{down,up}.weight` and, for cross-attention, `{i}.to_{k,v}_ip.weight`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,13 @@ def attention_layers(unet: nn.Module) -> Iterator[AttentionLayer]:
 
 def ip_adapter_shapes(unet: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of the `ip_adapter` part for a U-Net (which may be on the meta device)."""
+    return layer_shapes(attention_layers(unet), rank)
+
+
+def layer_shapes(layers: Iterable[AttentionLayer], rank: int) -> dict[str, tuple[int, ...]]:
+    """The same for the attention layers of a U-Net, in the checkpoint's order."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer in attention_layers(unet):
+    for layer in layers:
         for name in LORA_LAYERS:
             out_dim, in_dim = layer.shape(name)
             shapes[f"{layer.index}.{name}_lora.down.weight"] = (rank, in_dim)
@@ -121,6 +126,22 @@ def new_projector(config: AdapterConfig) -> nn.Module:
         heads=config.projector_width // HEAD_WIDTH,
         num_tokens=NUM_IDENTITY_TOKENS,
     )
+    return projector
+
+
+def load_projector(state: State, *, shortcut: bool) -> Any:
+    """Diffusers' projector with weights in the checkpoint's layout.
+
+    Args:
+        state: the `image_proj` part.
+        shortcut: see `AdapterConfig.shortcut`.
+    """
+    from diffusers.loaders.unet import UNet2DConditionLoadersMixin
+
+    projector: Any = UNet2DConditionLoadersMixin()._convert_ip_adapter_image_proj_to_diffusers(
+        dict(state), low_cpu_mem_usage=False
+    )
+    projector.shortcut = shortcut
     return projector
 
 
