@@ -117,7 +117,7 @@ def output_paths(out: Path | None, *, count: int) -> list[Path]:
 def _donors(others: OtherPhotos) -> "Donors":
     from consistentid.generation.donors import Donors
 
-    return Donors(dict(others.parts), others.blend_with, others.same)
+    return Donors(dict(others.parts), others.blend_with, others.same, others.beside)
 
 
 def _generator(loading: Loading) -> "PortraitGenerator":

@@ -16,7 +16,7 @@ from consistentid.faces.regions import region_masks
 from consistentid.generation.callbacks import StepReport
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import Portrait
-from consistentid.generation.request import GenerationRequest, Shot
+from consistentid.generation.request import GenerationRequest, Shot, check_one_person
 from consistentid.generation.scores import enlarged
 from consistentid.identity.attention_maps import AttentionRecorder, cross_attention_layers, outside_less_inside
 
@@ -53,8 +53,10 @@ def explain(generator: PortraitGenerator, request: GenerationRequest, **options:
         **options: as in `Renderer.portraits`, without `callback` and `batch_size`.
 
     Raises:
+        InvalidSettings: there are several people in the picture.
         ConsistentIDError: as in `PortraitGenerator.generate`.
     """
+    check_one_person(request, "an explanation")
     prepared = generator.prepare(request)
     prompt = prepared.embeddings.conditioning.facial_prompt
     found = []

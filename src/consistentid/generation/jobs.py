@@ -33,6 +33,7 @@ class Job(GenerationSettings):
     parts: dict[str, str] = Field(default_factory=dict)
     blend_with: str | None = None
     same: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @field_validator("name")
     @classmethod
@@ -59,6 +60,7 @@ class Job(GenerationSettings):
             {part: _photo_path(photo, photos) for part, photo in self.parts.items()},
             None if self.blend_with is None else _photo_path(self.blend_with, photos),
             tuple(_photo_path(photo, photos) for photo in self.same),
+            tuple(_photo_path(photo, photos) for photo in self.beside),
         )
         return GenerationRequest(_photo_path(self.photo, photos), self.prompt, self.settings(), donors=donors)
 
