@@ -159,6 +159,7 @@ def test_each_face_of_a_pair_goes_to_its_person(
         "official-man": 1,
         "synthetic-woman": 1,
     }
+    assert all(abs(p.numbers["leak dlib"]) < 0.02 for p in evaluation.portraits["images"]), "each face is a real one"
     with pytest.raises(InvalidData, match="--images"):
         evaluate(config, worker_of(config, judge, BlurredCopies()))
 
