@@ -50,7 +50,7 @@ def put_into(
     if request.task not in (TEXT_TO_IMAGE, "inpaint") or not isinstance(inputs["mask_image"], str):
         raise InvalidSettings("a person is put into a picture by inpainting with an automatic mask; leave others out")
     target = generator.analysed(picture, face=face).analysis
-    square = Square.around(target.box) if target.landmarks is None else Square.on_face(target.landmarks)
+    square = Square.portrait(target.box, target.landmarks)
     left, top, side = round(square.left), round(square.top), max(1, round(square.side))
     crop = crop_square(target.image, square, side)
     prepared = generator.prepare(replace(request, task="inpaint", inputs={**inputs, "image": crop}))

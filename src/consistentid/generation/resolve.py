@@ -99,15 +99,13 @@ def layout_for(settings: GenerationSettings, *, preset: Preset, pipeline: Any) -
     """
     if not settings.places:
         return None
-    factor, native = pipeline.vae_scale_factor, _native(pipeline)
-    width, height = settings.size or (factor, factor)
-    return layout_of(
-        settings.places,
-        grid=(height // factor, width // factor),
-        native=native,
-        smallest=round(preset.smallest_place * min(native)),
-        pixels=factor,
+    factor = pipeline.vae_scale_factor
+    canvas, native = (
+        (height // factor, width // factor)
+        for width, height in (settings.size or (factor, factor), native_size(pipeline))
     )
+    smallest = round(preset.smallest_place * min(native))
+    return layout_of(settings.places, grid=canvas, native=native, smallest=smallest, pixels=factor)
 
 
 def _with_places(settings: GenerationSettings, request: GenerationRequest, *, factor: int) -> GenerationSettings:
@@ -139,14 +137,14 @@ def _merge_step(given: int | float | None, *, steps: int, config: AdapterConfig)
 def _size(given: tuple[int, int] | None, *, pipeline: Any) -> tuple[int, int]:
     factor = pipeline.vae_scale_factor
     if given is None:
-        height, width = _native(pipeline)
-        return width * factor, height * factor
+        return native_size(pipeline)
     if any(side % factor for side in given):
         raise InvalidSettings(f"size {given[0]} x {given[1]} must be a multiple of {factor} on both sides")
     return given
 
 
-def _native(pipeline: Any) -> tuple[int, int]:
-    """Height and width in latents of the pictures that the base model was trained on."""
-    side = pipeline.unet.config.sample_size
-    return (side, side) if isinstance(side, int) else tuple(side)
+def native_size(pipeline: Any) -> tuple[int, int]:
+    """Width and height in pixels of the pictures that the base model was trained on."""
+    side, factor = pipeline.unet.config.sample_size, pipeline.vae_scale_factor
+    height, width = (side, side) if isinstance(side, int) else side
+    return width * factor, height * factor
