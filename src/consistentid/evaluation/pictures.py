@@ -116,10 +116,9 @@ def _likeness(picture: Picture, people: People, measures: Measures) -> dict[str,
     numbers["fgis"] = similarity.mean
     numbers |= {f"fgis {name}": similarity.regions.get(name, float("nan")) for name in REGION_NAMES}
     numbers |= {f"{name} image": _cosine(own.images, reference.images, name) for name in measures.embedders}
-    others = [people.gallery[name] for name in picture.shot.beside.split("+") if name]
-    for name in measures.recognisers if others else ():
-        beside = [one.identity.get(name) for one in others]
-        numbers[f"leak {name}"] = leak(own.identity.get(name), beside, base=gallery.identity.get(name))
+    for name in measures.recognisers if picture.shot.beside else ():
+        beside = people.gallery[picture.shot.beside].identity.get(name)
+        numbers[f"leak {name}"] = leak(own.identity.get(name), [beside], base=gallery.identity.get(name))
     return numbers
 
 
