@@ -67,7 +67,7 @@ def scores(pairs: Sequence[Pair], faces: Sequence[list[Measured]], alone: dict[s
             "other": (matrix.sum() - matrix.trace()) / 2,
             "leak": np.mean([leak(found[k], [people[1 - k]], base=single[k]) for k in (0, 1)]),
             "alone": without.trace() / 2,
-            "told apart": float(matrix.trace() * 2 > matrix.sum()),
+            "told apart": float(matrix.trace() * 2 - matrix.sum() > 1e-6),
         }
         for name, value in numbers.items():
             if np.isfinite(value):

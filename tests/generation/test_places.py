@@ -17,6 +17,8 @@ from consistentid.generation.places import (
     automatic_size,
     complete_places,
     layout_of,
+    mask_place,
+    with_masks,
 )
 from consistentid.generation.settings import GenerationSettings
 
@@ -24,7 +26,7 @@ NATIVE = (16, 16)
 
 
 def laid_out(*places: str, grid: tuple[int, int] = (16, 32), smallest: int = 12) -> Layout:
-    complete = complete_places(places, people=len(places), grid=grid)
+    complete = complete_places(places, people=len(places))
     return layout_of(complete, grid=grid, native=NATIVE, smallest=smallest, pixels=8)
 
 
@@ -88,16 +90,21 @@ def test_every_pixel_is_shared_out_inside_the_windows(cuts: list[int], grid: tup
 def test_masks_are_kept_in_the_record(tmp_path: Path) -> None:
     circle = np.hypot(*np.mgrid[-64:64, -64:192]) < 60
     Image.fromarray(circle.astype(np.uint8) * 255).save(tmp_path / "circle.png")
-    given_places = (str(tmp_path / "circle.png"), "0.5,0,1,1")
-    complete = complete_places(given_places, people=2, grid=(16, 32))
-    (tmp_path / "circle.png").unlink()
-    assert complete[0].startswith("mask:16x32:")
-    assert complete_places(complete, people=2, grid=(16, 32)) == complete
-    layout = layout_of(complete, grid=(16, 32), native=NATIVE, smallest=12, pixels=8)
+    places = with_masks(["circle.png", "0.5,0,1,1"], tmp_path)
+    assert places == with_masks(places)
+    assert places == (mask_place(tmp_path / "circle.png"), "0.5,0,1,1")
+    assert places[0].startswith("mask:256x128:")
+    assert len(places[0]) < 600
+    layout = laid_out(*places)
     assert layout.shares[0, 8, :14].tolist() == [1] * 14
     assert layout.corners[0][1] == 0
-    with pytest.raises(InvalidSettings, match="for a canvas of 16x32 latents, this one has 16x30"):
-        layout_of(complete, grid=(16, 30), native=NATIVE, smallest=12, pixels=8)
+    assert laid_out(*places, grid=(32, 64)).shares[0, 16, :28].min() == 1, "a mask is for any canvas"
+
+
+@pytest.mark.parametrize("damaged", ["mask:9x9", "mask:axb:", "mask:9x9:????", "mask:9999x9999:eJw=", "mask:8x0:eJw="])
+def test_a_damaged_mask(damaged: str) -> None:
+    with pytest.raises(InvalidSettings, match="a place is a damaged mask"):
+        laid_out(damaged)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +114,7 @@ def test_masks_are_kept_in_the_record(tmp_path: Path) -> None:
         (["0,0,0.5,1", "0.5,0,1.2,1"], 2, (16, 32), "place 0.5,0,1.2,1 is no box inside the canvas: left, top, right"),
         (["0.5,0,0.5,1"], 1, (16, 32), "is no box inside the canvas"),
         (["nan,0,1,1"], 1, (16, 32), "is no box inside the canvas"),
+        (["/etc/mask.png"], 1, (16, 32), "place /etc/mask.png is no box inside the canvas"),
         (["0,0,0.5,1"], 2, (16, 32), "1 places were given for 2 people; give one for each"),
         ([], 5, (16, 16), "up to 4 people are placed automatically; give 5 places"),
         ([], 2, (16, 16), "place 1 is 64 x 128 px, the model needs 96 px each way; choose a larger size, or fewer"),
@@ -117,18 +125,17 @@ def test_impossible_places_are_one_sentence(
     places: list[str], people: int, grid: tuple[int, int], message: str
 ) -> None:
     with pytest.raises(InvalidSettings, match=message):
-        layout_of(complete_places(places, people=people, grid=grid), grid=grid, native=NATIVE, smallest=12, pixels=8)
+        layout_of(complete_places(places, people=people), grid=grid, native=NATIVE, smallest=12, pixels=8)
 
 
 def test_a_missing_mask_and_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="does not exist"):
-        laid_out(str(tmp_path / "none.png"))
-    Image.new("L", (32, 16)).save(tmp_path / "black.png")
+        mask_place(tmp_path / "none.png")
     with pytest.raises(InvalidSettings, match="place 1 is 0 x 0 px"):
-        laid_out(str(tmp_path / "black.png"))
+        laid_out(mask_place(Image.new("RGB", (32, 16))))
 
 
 def test_boxes_as_numbers() -> None:
     asked = GenerationSettings.of(places=[[0, 0, 0.5, 1], "0.5,0,1,1", (1 / 3, 0, 1, 1)])
     assert asked.places == ("0,0,0.5,1", "0.5,0,1,1", f"{1 / 3},0,1,1")
-    assert complete_places(asked.places[2:], people=1, grid=(16, 16)) == (f"{1 / 3},0,1,1",)
+    assert complete_places(asked.places[2:], people=1) == asked.places[2:]

@@ -91,8 +91,8 @@ def test_everybody_has_words_of_their_own(
     spelt_out = latents(generator, drawn, PROMPT, clauses=["a man", "a man"], **asked)
     assert torch.equal(spelt_out, latents(generator, drawn, f"{PROMPT}, a man", **asked))
     assert not torch.equal(spelt_out, latents(generator, drawn, PROMPT, clauses=["a man", "a woman"], **asked))
-    with pytest.raises(PromptRefused):
-        generator.generate(drawn, PROMPT, clauses=["a man", "a naked child"], **asked)
+    with pytest.raises(PromptRefused, match="sexualises a minor"):
+        generator.generate(drawn, "a portrait of {person}", clauses=["a naked man", "a child"], **asked)
 
 
 def test_batches_and_seeds(generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis) -> None:
@@ -123,11 +123,12 @@ def test_controls_hold_for_everybody(generator: PortraitGenerator, drawn: FaceAn
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize("task", ["img2img", "controlnet"])
+@pytest.mark.parametrize("task", ["img2img", "inpaint", "controlnet"])
 def test_other_tasks(generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis, task: str) -> None:
     picture = Image.effect_noise((128, 64), 80).convert("RGB")
     components = {"controlnet": tiny_controlnet(generator.pipeline.unet)} if task == "controlnet" else {}
-    asked = {"task": task, "inputs": {"image": picture}, "components": components, **TILES}
+    inputs = {"image": picture, **({"mask_image": Image.new("L", (128, 64), 255)} if task == "inpaint" else {})}
+    asked = {"task": task, "inputs": inputs, "components": components, **TILES}
     first, second = (latents(generator, drawn, donors=Donors(beside=(one,)), **asked) for one in (other, drawn))
     assert first.shape == (1, 4, 8, 16)
     assert not torch.equal(first, second)
@@ -137,7 +138,7 @@ def test_the_record_makes_it_again(generator: PortraitGenerator, drawn: FaceAnal
     first = generator.generate(MAN, PROMPT, donors=Donors({"eyes": WOMAN}, beside=(WOMAN, drawn)), steps=2)[0]
     record = read_settings(first.save(tmp_path / "portrait.png"))
     assert record.size == (3 * 64 - 2 * 8, 64)
-    assert record.places == tuple(f"{k / 3:.16g},0,{(k + 1) / 3:.16g},1".replace("1.0", "1") for k in range(3))
+    assert record.places == ("0,0,0.333333,1", "0.333333,0,0.666667,1", "0.666667,0,1,1")
     assert [one.role for one in record.donors] == ["eyes", "beside", "beside"]
     again = reproduce(generator, record, donors=Donors(beside=(WOMAN, drawn)))
     assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
@@ -148,15 +149,19 @@ def test_jobs(generator: PortraitGenerator, tmp_path: Path) -> None:
     lines = [
         common | {"name": "side"},
         common | {"name": "boxes", "size": [128, 64], "places": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]},
+        common | {"name": "mask", "size": [128, 64], "places": ["left.png", "0.5,0,1,1"]},
         common | {"name": "bad", "size": [128, 64], "places": [[0, 0, 0.6, 1], [0.5, 0, 1, 1]]},
     ]
     file = tmp_path / "jobs.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines))
+    Image.fromarray(np.repeat([[255, 0]], 64, axis=1).repeat(64, axis=0).astype(np.uint8)).save(tmp_path / "left.png")
     jobs, _ = read_jobs(file)
     first = run_jobs(generator, jobs, out=tmp_path / "out", photos=tmp_path)
-    assert first.done == ["side", "boxes"]
+    assert first.done == ["side", "boxes", "mask"]
+    same = [np.asarray(Image.open(tmp_path / "out" / f"{name}.png")) for name in ("boxes", "mask")]
+    assert np.array_equal(*same)
     assert [bad.reason for bad in first.bad] == ["places 1 and 2 overlap; move one of them"]
-    assert run_jobs(generator, jobs[:2], out=tmp_path / "out", photos=tmp_path).skipped == ["side", "boxes"]
+    assert run_jobs(generator, jobs[:3], out=tmp_path / "out", photos=tmp_path).skipped == first.done
     moved = [jobs[1].model_copy(update={"places": ("0,0,0.45,1", "0.5,0,1,1"), "size": (160, 64)})]
     assert run_jobs(generator, moved, out=tmp_path / "out", photos=tmp_path).done == ["boxes"]
 

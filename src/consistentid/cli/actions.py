@@ -29,8 +29,10 @@ def make(
     """Portraits of one photo; 1 when the safety checker withheld any."""
     from consistentid.cli.manners import made, written_sheet
     from consistentid.cli.task_inputs import components_of, inputs_of, task_of
+    from consistentid.generation.places import with_masks
     from consistentid.generation.request import GenerationRequest
 
+    settings = settings.model_copy(update={"places": with_masks(settings.places)})
     paths = output_paths(out, count=manner.morph or settings.num_images)
     task = task_of(work)
     inputs = inputs_of(work, task=task, photo=photo)

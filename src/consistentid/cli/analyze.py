@@ -55,7 +55,7 @@ def _attention(analysis: "FaceAnalysis", model: str, sheet: Path) -> dict[str, f
     from consistentid.generation.explain import explain_photo
     from consistentid.generation.generator import PortraitGenerator
 
-    found = explain_photo(PortraitGenerator.from_pretrained(model, offline=True), analysis)
+    found = explain_photo(PortraitGenerator.from_pretrained(model, offline=True, cache=False), analysis)
     save_attention_sheet(found, sheet)
     return {name: round(value, 4) for name, value in found.localisation.items()}
 

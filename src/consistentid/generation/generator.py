@@ -247,8 +247,9 @@ class PortraitGenerator:
         Raises:
             ConsistentIDError: as in `generate`.
         """
-        self.policy.check(text_of(request.prompt, weighted=request.settings.prompt_weighting))
-        for text in (request.settings.caption or "", *request.settings.words.values(), *request.settings.clauses):
+        asked = text_of(request.prompt, weighted=request.settings.prompt_weighting)
+        self.policy.check(", ".join([asked, *request.settings.clauses]))
+        for text in (request.settings.caption or "", *request.settings.words.values()):
             self.policy.check(text)
         settings = self._resolved(request)
         layout = layout_for(settings, preset=PRESETS[self.adapter.config.base], pipeline=self.pipeline)

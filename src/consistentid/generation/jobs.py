@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from consistentid.errors import ConsistentIDError, GenerationCancelled, InvalidData
 from consistentid.generation.donors import Donors
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.places import with_masks
 from consistentid.generation.portrait import Portrait, read_settings
 from consistentid.generation.request import GenerationRequest, PreparedRequest
 from consistentid.generation.settings import GenerationSettings, explain
@@ -62,7 +63,9 @@ class Job(GenerationSettings):
             tuple(_photo_path(photo, photos) for photo in self.same),
             tuple(_photo_path(photo, photos) for photo in self.beside),
         )
-        return GenerationRequest(_photo_path(self.photo, photos), self.prompt, self.settings(), donors=donors)
+        settings = self.settings()
+        settings = settings.model_copy(update={"places": with_masks(settings.places, photos)})
+        return GenerationRequest(_photo_path(self.photo, photos), self.prompt, settings, donors=donors)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from consistentid.errors import InvalidSettings
-from consistentid.images import load_photo
+from consistentid.images import PhotoSource, load_photo
 
 MOST_AUTOMATIC = 4  # people that are laid out without being told where
 OVERLAP = 8  # neighbouring windows share at least this part of the side the model was trained at
-_MASK = "mask:"  # begins a mask in a record
+_MASK = "mask:"  # begins a place that is no box
+_MASK_SIDE = 256  # px; larger masks are reduced to it, more than any canvas has latents
 
 Grid = tuple[int, int]  # height and width in latents
 
@@ -45,7 +47,7 @@ def automatic_places(people: int) -> tuple[str, ...]:
     """
     if people > MOST_AUTOMATIC:
         raise InvalidSettings(f"up to {MOST_AUTOMATIC} people are placed automatically; give {people} places")
-    return tuple(_as_text((k / people, 0.0, (k + 1) / people, 1.0)) for k in range(people))
+    return tuple(f"{k / people:.6g},0,{(k + 1) / people:.6g},1" for k in range(people))
 
 
 def automatic_size(people: int, size: tuple[int, int], *, multiple: int) -> tuple[int, int]:
@@ -54,21 +56,55 @@ def automatic_size(people: int, size: tuple[int, int], *, multiple: int) -> tupl
     return people * width - (people - 1) * (width // OVERLAP // multiple * multiple), height
 
 
-def complete_places(places: Sequence[str], *, people: int, grid: Grid) -> tuple[str, ...]:
-    """Places as a record keeps them: the automatic ones when none are given, and masks instead of their files.
+def mask_place(mask: PhotoSource) -> str:
+    """A place from a picture that is white where the person is; a text that holds all of it, so that records do.
+
+    Raises:
+        UnreadableImage: the picture cannot be read.
+    """
+    picture = load_photo(mask).convert("L")
+    picture.thumbnail((_MASK_SIDE, _MASK_SIDE), Image.Resampling.BOX)
+    white = np.asarray(picture) >= 128
+    packed = b64encode(zlib.compress(np.packbits(white).tobytes(), 9)).decode()
+    return f"{_MASK}{white.shape[1]}x{white.shape[0]}:{packed}"
+
+
+def with_masks(places: Iterable[str], folder: Path = Path()) -> tuple[str, ...]:
+    """The places, with masks instead of the names of their files; for front doors, the library itself reads no names.
+
+    Args:
+        places: boxes, masks and files.
+        folder: where relative names are looked up.
+
+    Raises:
+        UnreadableImage: a mask cannot be read.
+    """
+    return tuple(
+        place if as_box(place) or place.startswith(_MASK) else mask_place(folder / Path(place).expanduser())
+        for place in places
+    )
+
+
+def complete_places(places: Sequence[str], *, people: int) -> tuple[str, ...]:
+    """The places, or the automatic ones when none are given.
 
     Args:
         places: of `GenerationSettings`.
         people: in the picture.
-        grid: the canvas.
 
     Raises:
-        InvalidSettings: there are more places than people, or fewer; a place is no box inside the canvas.
-        UnreadableImage: a mask cannot be read.
+        InvalidSettings: there are more places than people, or fewer; a place is neither a mask nor a box inside the
+            canvas.
     """
     if places and len(places) != people:
         raise InvalidSettings(f"{len(places)} places were given for {people} people; give one for each")
-    return tuple(_complete(place, grid) for place in places or automatic_places(people))
+    for place in places:
+        left, top, right, bottom = as_box(place) or (0, 0, 0, 0)
+        if not place.startswith(_MASK) and not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise InvalidSettings(
+                f"place {place} is no box inside the canvas: left, top, right and bottom are shares of it, from 0 to 1"
+            )
+    return tuple(places) or automatic_places(people)
 
 
 def layout_of(places: Sequence[str], *, grid: Grid, native: Grid, smallest: int, pixels: int) -> Layout:
@@ -105,36 +141,12 @@ def layout_of(places: Sequence[str], *, grid: Grid, native: Grid, smallest: int,
     return Layout(window, corners, shares)  # type: ignore[arg-type]
 
 
-def _complete(place: str, grid: Grid) -> str:
-    if place.startswith(_MASK):
-        return place
-    box = as_box(place)
-    if box is None:
-        mask = load_photo(place).convert("L").resize(grid[::-1], Image.Resampling.BOX)
-        return _as_mask_text(np.asarray(mask) >= 128)
-    left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise InvalidSettings(
-            f"place {place} is no box inside the canvas: left, top, right and bottom are shares of it, from 0 to 1"
-        )
-    return _as_text(box)
-
-
 def as_box(place: str) -> tuple[float, float, float, float] | None:
-    """Left, top, right and bottom of a place; None when it is the name of a file."""
+    """Left, top, right and bottom of a place; None when it is none."""
     with suppress(ValueError):
         left, top, right, bottom = (float(value) for value in place.split(","))
         return left, top, right, bottom
     return None
-
-
-def _as_text(box: Sequence[float]) -> str:
-    return ",".join(f"{value:g}" if float(f"{value:g}") == value else repr(value) for value in box)
-
-
-def _as_mask_text(mask: Bool[np.ndarray, "h w"]) -> str:
-    packed = b64encode(zlib.compress(np.packbits(mask).tobytes(), 9)).decode()
-    return f"{_MASK}{mask.shape[0]}x{mask.shape[1]}:{packed}"
 
 
 def _mask_of(place: str, grid: Grid) -> Bool[np.ndarray, "h w"]:
@@ -147,11 +159,17 @@ def _mask_of(place: str, grid: Grid) -> Bool[np.ndarray, "h w"]:
             (columns >= left) & (columns < right)
         )
         return inside
-    size, _, packed = place.removeprefix(_MASK).partition(":")
-    if size != f"{grid[0]}x{grid[1]}":
-        raise InvalidSettings(f"the recorded mask is for a canvas of {size} latents, this one has {grid[0]}x{grid[1]}")
-    bits = np.frombuffer(zlib.decompress(b64decode(packed)), np.uint8)
-    return np.unpackbits(bits, count=grid[0] * grid[1]).reshape(grid).astype(bool)
+    try:
+        size, _, packed = place.removeprefix(_MASK).partition(":")
+        width, height = (int(side) for side in size.split("x"))
+        if not 0 < min(width, height) <= max(width, height) <= _MASK_SIDE:
+            raise ValueError(size)
+        bits = zlib.decompressobj().decompress(b64decode(packed, validate=True), 1 + width * height // 8)
+        white = np.unpackbits(np.frombuffer(bits, np.uint8))[: width * height].reshape(height, width)
+    except (ValueError, zlib.error):
+        raise InvalidSettings("a place is a damaged mask; make it anew from its picture") from None
+    fitted = Image.fromarray(white * np.uint8(255)).resize(grid[::-1], Image.Resampling.BOX)
+    return np.asarray(fitted) >= 128
 
 
 def _check(masks: Sequence[Bool[np.ndarray, "h w"]], smallest: int, *, pixels: int) -> None:

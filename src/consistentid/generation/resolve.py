@@ -122,8 +122,9 @@ def _with_places(settings: GenerationSettings, request: GenerationRequest, *, fa
     width, height = settings.size or (factor, factor)
     if request.settings.size is None and not task_named(request.task).keeps_proportions:
         width, height = automatic_size(people, (width, height), multiple=factor)
-    places = complete_places(settings.places, people=people, grid=(height // factor, width // factor))
-    return settings.model_copy(update={"size": (width, height), "places": places})
+    return settings.model_copy(
+        update={"size": (width, height), "places": complete_places(settings.places, people=people)}
+    )
 
 
 def _merge_step(given: int | float | None, *, steps: int, config: AdapterConfig) -> int:

@@ -46,7 +46,8 @@ class GenerationSettings(BaseModel):
         combine: how several photos of the person become one: average (by their quality), concatenate (every photo gets
             identity tokens of its own), best (the average, but each region from the photo that shows it best).
         places: where each person of a picture of several people is: left, top, right and bottom as shares of the
-            canvas, such as `0,0,0.5,1`, or the file of a mask, white where the person is. None are given: side by side.
+            canvas, such as `0,0,0.5,1`, or a mask from `places.mask_place` (on the command line and in job files the
+            name of its picture, white where the person is). None are given: side by side.
         clauses: what the prompt says of each person of the picture, in the place of its `{person}`, else at its end.
         prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
             released checkpoints) all of a long prompt; needs compel.
