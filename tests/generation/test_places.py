@@ -115,7 +115,7 @@ def test_a_damaged_mask(damaged: str) -> None:
         (["0.5,0,0.5,1"], 1, (16, 32), "is no box inside the canvas"),
         (["nan,0,1,1"], 1, (16, 32), "is no box inside the canvas"),
         (["/etc/mask.png"], 1, (16, 32), "place /etc/mask.png is no box inside the canvas"),
-        (["0,0,0.5,1"], 2, (16, 32), "1 places were given for 2 people; give one for each"),
+        (["0,0,0.5,1"], 2, (16, 32), "places given: 1, people: 2; give one for each"),
         ([], 5, (16, 16), "up to 4 people are placed automatically; give 5 places"),
         ([], 2, (16, 16), "place 1 is 64 x 128 px, the model needs 96 px each way; choose a larger size, or fewer"),
         ([f"{k / 5},0,{(k + 1) / 5},1" for k in range(5)], 5, (16, 16), "place 1 is 24 x 128 px, the model needs 96"),

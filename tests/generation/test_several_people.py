@@ -170,9 +170,9 @@ def test_refusals(generator: PortraitGenerator, drawn: FaceAnalysis, other: Face
     beside = Donors(beside=(other,))
     for settings, message in (
         ({"size": (64, 64)}, "place 1 is 32 x 64 px, the model needs 48 px each way"),
-        ({"clauses": ["a man"]}, "1 clauses were given for 2 people"),
+        ({"clauses": ["a man"]}, "clauses given: 1, people: 2"),
         ({"caption": "one face"}, "a caption describes one face"),
-        ({"places": ["0,0,1,1"]}, "1 places were given for 2 people"),
+        ({"places": ["0,0,1,1"]}, "places given: 1, people: 2"),
     ):
         with pytest.raises(InvalidSettings, match=message):
             generator.generate(drawn, PROMPT, donors=beside, **settings)

@@ -97,7 +97,7 @@ def complete_places(places: Sequence[str], *, people: int) -> tuple[str, ...]:
             canvas.
     """
     if places and len(places) != people:
-        raise InvalidSettings(f"{len(places)} places were given for {people} people; give one for each")
+        raise InvalidSettings(f"places given: {len(places)}, people: {people}; give one for each")
     for place in places:
         left, top, right, bottom = as_box(place) or (0, 0, 0, 0)
         if not place.startswith(_MASK) and not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):

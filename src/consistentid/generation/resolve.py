@@ -112,7 +112,7 @@ def _with_places(settings: GenerationSettings, request: GenerationRequest, *, fa
     """The settings with a place for everybody, on a canvas for all of them unless its size was given."""
     people = 1 + len(request.donors.beside)
     if settings.clauses and len(settings.clauses) != people:
-        raise InvalidSettings(f"{len(settings.clauses)} clauses were given for {people} people; give one for each")
+        raise InvalidSettings(f"clauses given: {len(settings.clauses)}, people: {people}; give one for each")
     if people == 1 and not settings.places:
         return settings
     if people > 1 and settings.caption is not None:
