@@ -84,3 +84,25 @@ def test_manners(run: Run, model: Path, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "into.png").size == Image.open(PHOTO).size
     code, _, err = run("generate", PHOTO, PROMPT, *common, "--explain", "heat.png", "--best-of", 2)
     assert (code, "--best-of and --explain cannot be combined" in err) == (1, True)
+
+
+def test_several_people(run: Run, model: Path, tmp_path: Path) -> None:
+    woman = PHOTO.with_name("synthetic-woman.jpg")
+    common = ("--model", model, "--dtype", "float32", "--steps", 1, "--beside", woman)
+    places = ("--size", 128, 64, "--places", "0,0,0.5,1", "--places", "0.5,0,1,1")
+    words = ("--clauses", "a man", "--clauses", "a smiling woman")
+    assert run("generate", PHOTO, "a portrait of {person}", *common, *places, *words)[::2] == (0, "")
+    record = read_settings(tmp_path / "portrait.png")
+    assert (record.places, record.clauses) == (("0,0,0.5,1", "0.5,0,1,1"), ("a man", "a smiling woman"))
+    assert Image.open(tmp_path / "portrait.png").size == (128, 64)
+    assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
+    before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
+    assert np.array_equal(before, after)
+    code, out, err = run("generate", PHOTO, PROMPT, *common, *places[:-1], "0.4,0,1,1")
+    assert (code, out, err) == (1, "", "consistentid: places 1 and 2 overlap; move one of them\n")
+
+
+def test_attention_of_a_photo(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("analyze", PHOTO, "--model", model, "--attention")[::2] == (0, "")
+    assert "localisation" in (tmp_path / "official-man.analysis.json").read_text()
+    assert Image.open(tmp_path / "official-man.attention.png").width > 160

@@ -15,7 +15,7 @@ from consistentid.images import load_photo
 
 
 class BlurredCopies:
-    """Draws the photo itself, smaller and a little different for every seed; the last of a batch stays blank."""
+    """Draws the photos themselves, side by side, smaller and different for every seed; the last stays blank."""
 
     identity = "blurred copies"
 
@@ -34,7 +34,8 @@ class BlurredCopies:
 
 def _save(wanted: Wanted, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.asarray(load_photo(wanted.photo).resize((128, 128)), np.float32)
+    photos = [load_photo(photo).resize((128, 128)) for photo in (wanted.photo, *wanted.beside)]
+    pixels = np.concatenate([np.asarray(photo, np.float32) for photo in photos], axis=1)
     noise = np.random.default_rng(wanted.seed).normal(scale=4, size=pixels.shape)
     Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8)).save(path)
 

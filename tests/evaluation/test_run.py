@@ -159,8 +159,22 @@ def test_each_face_of_a_pair_goes_to_its_person(
         "official-man": 1,
         "synthetic-woman": 1,
     }
-    with pytest.raises(InvalidData, match="--images"):
-        evaluate(config, worker_of(config, judge, BlurredCopies()))
+    assert all(abs(p.numbers["leak dlib"]) < 0.02 for p in evaluation.portraits["images"]), "each face is a real one"
+
+
+def test_pairs_are_drawn(finished: Evaluation, people: Path, protocol: Path, judge: Judge, tmp_path: Path) -> None:
+    text = protocol.read_text().replace("subjects: 5", "subjects: 2\npeople_per_picture: 2", 1)
+    (tmp_path / "pairs.yaml").write_text(text.replace("[full, base]", "[full]"))
+    config = config_of(people, tmp_path / "pairs.yaml", tmp_path).model_copy(update={"blocks": ("identity",)})
+    evaluation = evaluate(config, worker_of(config, judge, BlurredCopies(), known=finished.config.out))
+    found = evaluation.portraits["identity"]
+    pairs = ("official-man", "official-man-mirrored"), ("synthetic-woman", "synthetic-woman-mirrored")
+    assert [(one.shot.subject, one.shot.beside) for one in found] == [
+        both for first, second in pairs for both in ((first, second), (second, first))
+    ]
+    assert all(one.path == found[0].path for one in found[:2])
+    assert all(abs(one.numbers["leak dlib"]) < 0.05 for one in found[:2])
+    assert [one.measured.failure for one in found[2:]] == ["the last one is never drawn"] * 2
 
 
 def test_a_folder_of_other_names_is_refused(tmp_path: Path) -> None:

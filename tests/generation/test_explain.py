@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from consistentid.faces.analysis import FaceAnalysis
-from consistentid.generation.attention_sheet import heat_over, save_attention_sheet
+from consistentid.generation.attention_sheet import attention_sheet, heat_over, save_attention_sheet
 from consistentid.generation.donors import Donors
-from consistentid.generation.explain import Explanation, _inside_less_outside, explain
+from consistentid.generation.explain import Explanation, _inside_less_outside, explain, explain_photo
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
@@ -70,7 +70,9 @@ def test_localisation_is_attention_inside_less_outside() -> None:
 def test_sheet(generator: PortraitGenerator, drawn: FaceAnalysis, tmp_path: Path) -> None:
     portrait = generator.generate(drawn, PROMPT, steps=1)[0]
     maps = np.random.default_rng(0).random((6, 3, 8, 8), np.float32)
-    explanation = Explanation(portrait, ("eyes", "nose", "identity 1"), maps, {"eyes": 0.25})
+    moments = tuple(f"step {k}" for k in range(1, 7))
+    tokens = ("eyes", "nose", "identity 1")
+    explanation = Explanation(portrait.image, moments, tokens, maps, {"eyes": 0.25}, portrait)
     save_attention_sheet(explanation, tmp_path / "heat.png")
     with Image.open(tmp_path / "heat.png") as sheet:
         assert sheet.size == (4 * 160, 18 + 5 * 178)
@@ -96,3 +98,17 @@ def test_identity_maps_are_those_of_the_recorded_keys(generator: PortraitGenerat
     heads = [x.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for x in (query, key)]
     expected = (heads[0] @ heads[1].transpose(2, 3) * layer.scale).softmax(-1)
     torch.testing.assert_close(found, expected)
+
+
+def test_a_photo_is_looked_at_in_single_steps(generator: PortraitGenerator, drawn: FaceAnalysis) -> None:
+    found = explain_photo(generator, drawn)
+    assert found.moments == ("20% noise", "40% noise", "60% noise", "80% noise")
+    assert found.tokens == ("face", "ears", "eyes", "nose", "mouth", *(f"identity {k}" for k in range(1, 5)))
+    assert found.maps.shape == (4, 9, 8, 8)
+    assert found.picture.size == (64, 64)
+    np.testing.assert_allclose(found.maps[:, 5:].sum(1), 1, atol=1e-5)
+    assert set(found.localisation) == {"face", "ears", "eyes", "nose", "mouth"}
+    assert np.array_equal(explain_photo(generator, drawn).maps, found.maps)
+    assert not np.array_equal(explain_photo(generator, drawn, seed=1).maps, found.maps)
+    assert not any(module._forward_hooks for module in generator.pipeline.unet.modules())
+    attention_sheet(found)

@@ -29,8 +29,10 @@ def make(
     """Portraits of one photo; 1 when the safety checker withheld any."""
     from consistentid.cli.manners import made, written_sheet
     from consistentid.cli.task_inputs import components_of, inputs_of, task_of
+    from consistentid.generation.places import with_masks
     from consistentid.generation.request import GenerationRequest
 
+    settings = settings.model_copy(update={"places": with_masks(settings.places)})
     paths = output_paths(out, count=manner.morph or settings.num_images)
     for picture in (sheet, manner.explain):
         if picture is not None and picture.suffix.lower() != ".png":
@@ -120,7 +122,7 @@ def output_paths(out: Path | None, *, count: int) -> list[Path]:
 def _donors(others: OtherPhotos) -> "Donors":
     from consistentid.generation.donors import Donors
 
-    return Donors(dict(others.parts), others.blend_with, others.same)
+    return Donors(dict(others.parts), others.blend_with, others.same, others.beside)
 
 
 def _generator(loading: Loading) -> "PortraitGenerator":

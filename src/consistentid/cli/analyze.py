@@ -18,6 +18,7 @@ def analyze(
     face: int | str = "largest",
     model: str = "embedded",
     embedding: bool = False,
+    attention: bool = False,
 ) -> int:
     """Show what is found in a photo: JSON on stdout and in a file, with a picture of regions and landmarks.
 
@@ -27,6 +28,8 @@ def analyze(
         face: which face: largest, left, right, centre, left:1 for the second from the left, …
         model: embedded, or a folder with a face parser in its folder `parser`.
         embedding: write the identity embedding too; it is biometric data.
+        attention: also look at the photo with the whole model, and draw in <photo>.attention.png which pixels read
+            every region's word and every identity token; the JSON gets their localisation.
     """
     from consistentid.faces.analysis import FaceAnalyzer
     from consistentid.faces.overlay import draw_analysis
@@ -36,11 +39,25 @@ def analyze(
     folder = embedded_folder() if model == EMBEDDED else Path(model)
     with quiet_loading():
         analysis = FaceAnalyzer.from_pretrained(folder).analyze(photo, face=face)
-    text = json.dumps(_summary(analysis, photo, embedding=embedding), indent=2)
+    summary = _summary(analysis, photo, embedding=embedding)
+    if attention:
+        summary["localisation"] = _attention(analysis, model, out / f"{photo.stem}.attention.png")
+    text = json.dumps(summary, indent=2)
     write_text(out / f"{photo.stem}.analysis.json", text + "\n")
     save_png(draw_analysis(analysis), out / f"{photo.stem}.analysis.png")
     print(text)
     return 0
+
+
+def _attention(analysis: "FaceAnalysis", model: str, sheet: Path) -> dict[str, float]:
+    """Write the sheet; how much more every region's word was read inside its region than outside."""
+    from consistentid.generation.attention_sheet import save_attention_sheet
+    from consistentid.generation.explain import explain_photo
+    from consistentid.generation.generator import PortraitGenerator
+
+    found = explain_photo(PortraitGenerator.from_pretrained(model, offline=True, cache=False), analysis)
+    save_attention_sheet(found, sheet)
+    return {name: round(value, 4) for name, value in found.localisation.items()}
 
 
 def _summary(analysis: "FaceAnalysis", photo: Path, *, embedding: bool) -> dict[str, Any]:

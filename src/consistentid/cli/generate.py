@@ -42,7 +42,7 @@ def generate(
         jobs: JSON lines, each with name, photo, prompt, seed and any other setting; --out is the folder for all. Run
             again, it skips what is there already.
         like: a portrait made by this command; it is made again, bit for bit on the same machine. Give PHOTO (and
-            --parts, --blend-with, --same) when the photo has moved.
+            --parts, --blend-with, --same, --beside) when the photo has moved.
         preset: settings by name (sd15-demo, sdxl-demo, lcm, lightning, turbo, tcd) or a JSON file of your own; options
             that are given beside it win.
     """

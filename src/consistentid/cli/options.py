@@ -87,11 +87,14 @@ class OtherPhotos:
         parts: photo of who gives a part instead: face, ears, eyes, nose, mouth, or identity, as in --parts.eyes FILE.
         blend_with: photo of a second person, mixed in by --blend.
         same: another photo of the same person; give several for several, which --combine puts together.
+        beside: photo of another person in the same picture; give several for several, and --places to say where all
+            are, PHOTO's person first.
     """
 
     parts: dict[str, Path] = field(default_factory=dict)
     blend_with: Path | None = None
     same: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

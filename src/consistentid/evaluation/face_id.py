@@ -84,6 +84,8 @@ class FaceIdMaker:
         return [self._made(wanted) for wanted in batch]
 
     def _made(self, wanted: Wanted) -> Made:
+        if wanted.beside:
+            return Made(failure="IP-Adapter-FaceID draws one person in a picture")
         try:
             photo = load_photo(wanted.photo)
             faces = self.detector.detect(np.asarray(photo))

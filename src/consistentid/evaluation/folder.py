@@ -88,14 +88,17 @@ def _named(path: Path, folder: Path, protocol: Protocol, subjects: Sequence[str]
 
 
 def measured_pictures(found: Sequence[NamedPicture], people: People, worker: Worker) -> list[Picture]:
-    """Measure pictures; with two people in one, each face is given to the person it is more like."""
-    pictures = []
-    for one in found:
-        faces = [worker.measure(one.path, rank=rank) for rank in range(len(one.people))]
-        for name, measured in zip(one.people, _assigned(faces, one.people, people), strict=True):
-            beside = "+".join(other for other in one.people if other != name)
-            pictures.append(Picture(Shot(one.method, one.prompt, one.index, name, beside), one.path, measured))
-    return pictures
+    """Measure pictures."""
+    shots = [(Shot(one.method, one.prompt, one.index, *one.people), one.path) for one in found]
+    return [picture for shot, path in shots for picture in pictures_of(shot, path, people, worker)]
+
+
+def pictures_of(shot: Shot, path: Path, people: People, worker: Worker) -> list[Picture]:
+    """A file as a picture of every person in it; with two of them, each face is given to the one it is more like."""
+    shots = shot.of_each
+    faces = [worker.measure(path, rank=rank) for rank in range(len(shots))]
+    assigned = _assigned(faces, [one.subject for one in shots], people)
+    return [Picture(one, path, measured) for one, measured in zip(shots, assigned, strict=True)]
 
 
 def _assigned(faces: Sequence[Measured], names: Sequence[str], people: People) -> list[Measured]:

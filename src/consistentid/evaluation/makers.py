@@ -9,6 +9,7 @@ import torch
 
 from consistentid.errors import ConsistentIDError
 from consistentid.evaluation.fingerprints import parser_identity
+from consistentid.generation.donors import Donors
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.request import GenerationRequest, PreparedRequest
@@ -26,12 +27,14 @@ class Wanted:
         prompt: in words.
         seed: of the start noise.
         settings: everything else.
+        beside: photos of others in the same picture.
     """
 
     photo: Path
     prompt: str
     seed: int
     settings: GenerationSettings
+    beside: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,11 @@ class GeneratorMaker:
         made: list[Made | PreparedRequest] = []
         for wanted in batch:
             settings = wanted.settings.model_copy(update={"seed": wanted.seed})
+            donors = Donors(beside=wanted.beside)
             try:
-                made.append(self.generator.prepare(GenerationRequest(wanted.photo, wanted.prompt, settings)))
+                made.append(
+                    self.generator.prepare(GenerationRequest(wanted.photo, wanted.prompt, settings, donors=donors))
+                )
             except ConsistentIDError as error:
                 made.append(Made(failure=str(error)))
         prepared = [one for one in made if isinstance(one, PreparedRequest)]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from consistentid.evaluation.adherence import gender_axis, leaning, obeys
 from consistentid.evaluation.embedders import cosine
 from consistentid.evaluation.fgis import region_similarity
+from consistentid.evaluation.leak import leak
 from consistentid.evaluation.measured import Measured
 from consistentid.evaluation.plan import Shot
 from consistentid.evaluation.protocols import Prompt
@@ -115,6 +116,9 @@ def _likeness(picture: Picture, people: People, measures: Measures) -> dict[str,
     numbers["fgis"] = similarity.mean
     numbers |= {f"fgis {name}": similarity.regions.get(name, float("nan")) for name in REGION_NAMES}
     numbers |= {f"{name} image": _cosine(own.images, reference.images, name) for name in measures.embedders}
+    for name in measures.recognisers if picture.shot.beside else ():
+        beside = people.gallery[picture.shot.beside].identity.get(name)
+        numbers[f"leak {name}"] = leak(own.identity.get(name), [beside], base=gallery.identity.get(name))
     return numbers
 
 

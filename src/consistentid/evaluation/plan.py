@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from consistentid.errors import InvalidData
 from consistentid.evaluation.protocols import Block, Protocol
@@ -18,7 +18,7 @@ class Shot:
         prompt: name of the prompt.
         index: which portrait of the same person and prompt.
         subject: name of the person.
-        beside: who else is in the picture.
+        beside: who else is in the picture; in the plan of a pair, the second of them.
     """
 
     method: str
@@ -32,6 +32,11 @@ class Shot:
         """Of person, prompt and index alone, so that all methods start from the same noise."""
         text = f"{self.subject}\n{self.prompt}\n{self.index}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+
+    @property
+    def of_each(self) -> "tuple[Shot, ...]":
+        """The same picture as one of every person in it."""
+        return (self, replace(self, subject=self.beside, beside=self.subject)) if self.beside else (self,)
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,12 @@ def _shots(protocol: Protocol, block: Block, subjects: Sequence[Subject], baseli
     names = protocol.methods_of(block)
     if unknown := [name for name in names if name not in protocol.all_methods()]:
         raise InvalidData(f"there is no method {unknown[0]!r}; choose from {', '.join(protocol.all_methods())}")
+    chosen = [subject.name for subject in spread(subjects, block.subjects)]
+    pairs = list(zip(chosen[::2], chosen[1::2], strict=False))  # of an odd number, the last one is left over
     return tuple(
-        Shot(method, prompt, index, subject.name)
+        Shot(method, prompt, index, *people)
         for method in (*names, *(baselines if "full" in names else ()))
         for prompt in protocol.prompts_of(block)
         for index in range(block.images)
-        for subject in spread(subjects, block.subjects)
+        for people in (pairs if protocol.people_per_picture > 1 else ((name,) for name in chosen))
     )

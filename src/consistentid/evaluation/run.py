@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from consistentid.errors import InvalidData
 from consistentid.evaluation.config import EvaluationConfig
-from consistentid.evaluation.folder import measured_pictures, read_folder
+from consistentid.evaluation.folder import measured_pictures, pictures_of, read_folder
 from consistentid.evaluation.judge import Judge
 from consistentid.evaluation.makers import OURS, Wanted
 from consistentid.evaluation.measured import Measured
@@ -94,8 +94,6 @@ def evaluate(config: EvaluationConfig, worker: Worker, *, work: Work | None = No
         InvalidData: no photos, no people, or no two of them can be measured.
     """
     protocol = protocol_of(config)
-    if protocol.people_per_picture > 1:
-        raise InvalidData("this protocol has two people in a picture, which is scored from files only: --images FOLDER")
     subjects, people, excluded = usable_subjects(config, protocol, worker)
     layout = plan(
         protocol, subjects, batch_size=config.batch_size, baselines=tuple(config.baselines), only=config.blocks
@@ -105,8 +103,8 @@ def evaluate(config: EvaluationConfig, worker: Worker, *, work: Work | None = No
     if work is not None:
         work(batches)
     drawn = [worker.draw_and_measure(*batch) for batch in tqdm(batches, desc="batches of portraits", mininterval=5)]
-    made = _numbered(_pictures(layout, drawn, worker), subjects, people, protocol, worker)
-    blocks = {name: [made[shot] for shot in shots] for name, shots in layout.blocks.items()}
+    made = _numbered(_pictures(layout, drawn, people, worker), subjects, people, protocol, worker)
+    blocks = {name: [made[one] for shot in shots for one in shot.of_each] for name, shots in layout.blocks.items()}
     evaluation = _scored(config, protocol, subjects, people, blocks, worker)
     peak = max((one.peak_bytes for one in drawn), default=0)
     return replace(evaluation, excluded=excluded, seconds=_seconds(layout, drawn), peak_bytes=peak)
@@ -192,17 +190,19 @@ def _batch(
             protocol.prompts[shot.prompt].for_gender(subjects[shot.subject].gender),
             shot.seed,
             settings,
+            (subjects[shot.beside].reference,) if shot.beside else (),
         )
         for shot in batch
     ]
 
 
-def _pictures(layout: Plan, drawn: Sequence[DrawnBatch], worker: Worker) -> Iterable[Picture]:
+def _pictures(layout: Plan, drawn: Sequence[DrawnBatch], people: People, worker: Worker) -> Iterable[Picture]:
     for batch, result in zip(layout.batches, drawn, strict=True):
         for shot, name, failure in zip(batch, result.pictures, result.failures, strict=True):
-            path = None if name is None else worker.cache / name
-            measured = Measured(failure=failure) if path is None else worker.measure(path)
-            yield Picture(shot, path, measured)
+            if name is None:
+                yield from (Picture(one, None, Measured(failure=failure)) for one in shot.of_each)
+            else:
+                yield from pictures_of(shot, worker.cache / name, people, worker)
 
 
 def _numbered(

@@ -114,7 +114,13 @@ class Worker:
             code=code_sha256(*DRAWING_CODE),
             libraries=library_versions(),
             batch=[
-                [file_sha256(one.photo), one.prompt, one.seed, one.settings.model_dump(mode="json")] for one in batch
+                [
+                    *(file_sha256(photo) for photo in (one.photo, *one.beside)),
+                    one.prompt,
+                    one.seed,
+                    one.settings.model_dump(mode="json"),
+                ]
+                for one in batch
             ],
         )
 

@@ -35,6 +35,11 @@ class Square:
         side = face / _FACE_SHARE
         return cls(middle[0] - side * _FACE_PLACE[0], middle[1] - side * _FACE_PLACE[1], side)
 
+    @classmethod
+    def portrait(cls, box: tuple[float, float, float, float], landmarks: Float[np.ndarray, "5 2"] | None) -> "Square":
+        """The portrait crop on the landmarks, or around the box for want of them."""
+        return cls.around(box) if landmarks is None else cls.on_face(landmarks)
+
     def scaled(self, factor: float, *, shift: tuple[float, float] = (0.0, 0.0)) -> "Square":
         """The square zoomed about its centre, which moves by shift (shares of the side)."""
         side = self.side * factor

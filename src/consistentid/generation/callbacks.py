@@ -50,6 +50,7 @@ class StepEnd:
         cancelled: asked after every step.
         report: told after every step.
         predicted: see `StepReport`.
+        people: rows of each picture, which all hold the same latents; only one of them is reported and decoded.
     """
 
     phases: Mapping[int, Phase]
@@ -57,6 +58,7 @@ class StepEnd:
     cancelled: Cancel
     report: Callable[[StepReport], None]
     predicted: Predict
+    people: int = 1
 
     @property
     def tensor_names(self) -> list[str]:
@@ -67,14 +69,16 @@ class StepEnd:
         """Called by the pipeline with the index of the step just done; gives back what the next one shall use."""
         del timestep
         raise_if(self.cancelled)
-        if index + 1 == pipeline.num_timesteps:
-            check_finite(tensors["latents"], unet=pipeline.unet)
+        latents, last = tensors["latents"][:: self.people], index + 1 == pipeline.num_timesteps
+        if last:
+            check_finite(latents, unet=pipeline.unet)
         order = pipeline.scheduler.order
-        if (index + 1) % order == 0 or index + 1 == pipeline.num_timesteps:
+        if (index + 1) % order == 0 or last:
             steps = -(-pipeline.num_timesteps // order)
-            self.report(
-                StepReport(step=index // order + 1, steps=steps, latents=tensors["latents"], predicted=self.predicted)
-            )
+            predicted = lambda: self.predicted()[:: self.people]  # noqa: E731
+            self.report(StepReport(step=index // order + 1, steps=steps, latents=latents, predicted=predicted))
+        if last:
+            return {"latents": latents}
         next_one = self.phases.get((index + 1) // order) if (index + 1) % order == 0 else None
         if next_one is None:
             return {}

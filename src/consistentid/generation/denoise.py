@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from consistentid.generation.callbacks import Cancel, StepEnd, StepReport
+from consistentid.generation.composition import in_windows
 from consistentid.generation.controlnets import networks_of
 from consistentid.generation.embeddings import pipeline_inputs
 from consistentid.generation.overflow import check_picture
@@ -64,7 +65,7 @@ def denoise(
     runner.set_progress_bar_config(disable=True)
     guidance = _guidance_scale(pipeline, settings)
     inputs = pipeline_inputs(
-        [shot.prepared.embeddings for shot in batch],
+        [embeddings for shot in batch for embeddings in shot.prepared.everybody],
         _phases(batch, pipeline=pipeline),
         guidance=guidance.branch,
         device=runner._execution_device,  # with offloading not where the U-Net is
@@ -75,12 +76,18 @@ def denoise(
         _scheduler(runner, settings.scheduler or ""),
         adapter.fixed_tokens(inputs.phases[0].tokens) as use_tokens,
         kept_keys_and_values(pipeline.unet),
+        in_windows(pipeline.unet, batch[0].prepared.layout),
         predictions(pipeline.unet, runner.scheduler, guidance=guidance.scale, branch=guidance.branch) as predicted,
         _taken_as_plain(pipeline, inpaints=task_named(request.task).inpaints),
         in_own_precision(pipeline.unet, *networks_of(request.components.get("controlnet"))),
     ):
         step_end = StepEnd(
-            phases=inputs.phases, use_tokens=use_tokens, cancelled=cancelled, report=report, predicted=predicted
+            phases=inputs.phases,
+            use_tokens=use_tokens,
+            cancelled=cancelled,
+            report=report,
+            predicted=predicted,
+            people=len(batch[0].prepared.everybody),
         )
         output = runner(
             **_asked(batch, device=runner._execution_device, dtype=pipeline.vae.dtype),
@@ -97,7 +104,7 @@ def _phases(batch: Sequence[Shot], *, pipeline: Any) -> dict[int, tuple[Strength
     """What acts in every image of the run, from which step on."""
     request, settings = batch[0].prepared.request, batch[0].prepared.settings
     return phases(
-        [shot.prepared.settings.control for shot in batch],
+        [shot.prepared.settings.control for shot in batch for _ in shot.prepared.everybody],
         steps=task_named(request.task).steps_run(settings.steps or 0, request.inputs, pipeline=pipeline),
         merge_step=settings.merge_step if isinstance(settings.merge_step, int) else -1,
     )
@@ -125,11 +132,11 @@ def _asked(batch: Sequence[Shot], *, device: torch.device, dtype: torch.dtype) -
     arguments: dict[str, Any] = {
         **request.inputs,
         "num_inference_steps": settings.steps,
-        "generator": [torch.Generator().manual_seed(shot.seed) for shot in batch],
+        "generator": [torch.Generator().manual_seed(shot.seed) for shot in batch for _ in shot.prepared.everybody],
     }
     if task_named(request.task).sized and settings.size is not None:
         arguments["width"], arguments["height"] = settings.size
-    given = [shot.latents for shot in batch if shot.latents is not None]
+    given = [shot.latents for shot in batch if shot.latents is not None for _ in shot.prepared.everybody]
     if given:
         arguments["latents"] = torch.cat(given).to(device, dtype)
     return arguments

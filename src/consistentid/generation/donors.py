@@ -19,7 +19,8 @@ from consistentid.identity.several_photos import combined, without_strangers
 from consistentid.images import PhotoSource, load_photo
 
 Photo = PhotoSource | FaceAnalysis
-SAME, BLEND = "same", "blend"  # roles of another photo of the person, and of a second person
+# Roles of another photo of the person, of a second person mixed in, and of one in a place of the same picture.
+SAME, BLEND, BESIDE = "same", "blend", "beside"
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Donors:
         parts: of who gives single regions, or `identity`, by part.
         blend: of a second person, who is mixed in by the share `GenerationSettings.blend`.
         same: more photos of the same person, combined as `GenerationSettings.combine` says.
+        beside: of other people in the same picture, where `GenerationSettings.places` says.
     """
 
     parts: Mapping[str, Photo] = field(default_factory=dict)
     blend: Photo | None = None
     same: tuple[Photo, ...] = ()
+    beside: tuple[Photo, ...] = ()
 
     def by_role(self) -> Iterator[tuple[str, Photo]]:
         """Every photo and its role, in a fixed order."""
@@ -42,14 +45,16 @@ class Donors:
         if self.blend is not None:
             yield BLEND, self.blend
         yield from ((SAME, photo) for photo in self.same)
+        yield from ((BESIDE, photo) for photo in self.beside)
 
     @classmethod
     def of_roles(cls, photos: "list[tuple[str, Photo]]") -> "Donors":
         """The inverse of `by_role`."""
         return cls(
-            {role: photo for role, photo in photos if role not in (BLEND, SAME)},
+            {role: photo for role, photo in photos if role not in (BLEND, SAME, BESIDE)},
             dict(photos).get(BLEND),
             tuple(photo for role, photo in photos if role == SAME),
+            tuple(photo for role, photo in photos if role == BESIDE),
         )
 
 
@@ -61,11 +66,13 @@ class Gathered:
         face: whose portrait it is.
         records: of the photos besides the request's own.
         key: what the face depends on.
+        beside: the others in the picture, likewise.
     """
 
     face: Face
     records: tuple[DonorRecord, ...]
     key: tuple[object, ...]
+    beside: "tuple[Gathered, ...]" = ()
 
 
 def gather(
@@ -94,13 +101,18 @@ def gather(
         raise InvalidSettings("identity tokens side by side have no shares; combine photos otherwise to blend people")
     found = [(role, analyse(given)) for role, given in donors.by_role()]
     records = tuple(_record(role, one) for role, one in found)
-    key = (photo.sha256, analysis_sha256(photo.analysis), *(record.model_dump_json() for record in records))
-    if not found:
-        return Gathered(photo.analysis, (), key)
+    beside = tuple(Gathered(one.analysis, (), _key(one)) for role, one in found if role == BESIDE)
+    if len(beside) == len(found):
+        return Gathered(photo.analysis, records, _key(photo), beside)
     person = _person([photo, *(one for role, one in found if role == SAME)], settings)
-    others = {role: one.analysis for role, one in found if role != SAME}
+    others = {role: one.analysis for role, one in found if role not in (SAME, BESIDE)}
     face = _mixed(person, others, share=settings.blend or 0.0)
-    return Gathered(face, records, (*key, settings.blend, settings.combine))
+    mixed = (record.model_dump_json() for record in records if record.role != BESIDE)
+    return Gathered(face, records, (*_key(photo), *mixed, settings.blend, settings.combine), beside)
+
+
+def _key(photo: AnalysedPhoto) -> tuple[object, ...]:
+    return photo.sha256, analysis_sha256(photo.analysis)
 
 
 def _person(photos: list[AnalysedPhoto], settings: GenerationSettings) -> MixedFace:

@@ -1,8 +1,10 @@
 """Photos and prompts -> embeddings, remembered in memory and on the disk."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from consistentid.errors import InvalidSettings
 from consistentid.generation.donors import Gathered
 from consistentid.generation.embeddings import Embeddings, embed
 from consistentid.generation.settings import GenerationSettings
@@ -34,6 +36,23 @@ class Embedder:
         self.idle = idle
         self._known: Memory[Embeddings] = Memory(_REMEMBERED)
 
+    def of_everybody(self, people: Gathered, prompt: str, settings: GenerationSettings) -> tuple[Embeddings, ...]:
+        """Embeddings of each person of a picture, with that person's clause of the prompt.
+
+        Raises:
+            InvalidSettings: they cannot share a run.
+            InvalidSettings, InvalidPrompt: as in `embed`.
+        """
+        everybody = (people, *people.beside)
+        prompts = _clauses(prompt, settings.clauses) if settings.clauses else [prompt] * len(everybody)
+        found = tuple(self.of(one, text, settings) for one, text in zip(everybody, prompts, strict=True))
+        if len({(one.conditioning.prompt_embeds.shape, one.identity_tokens.shape) for one in found}) > 1:
+            raise InvalidSettings(
+                "the people of one picture need equally many tokens; combine several photos of one of them otherwise "
+                "than side by side, and shorten a weighted prompt"
+            )
+        return found
+
     def of(self, people: Gathered, prompt: str, settings: GenerationSettings) -> Embeddings:
         """Embeddings of one face and one prompt; see `embed`.
 
@@ -56,3 +75,10 @@ class Embedder:
             )
 
         return self._known.get(key, lambda: stored(self.cache, key, compute))
+
+
+def _clauses(prompt: str, clauses: Sequence[str]) -> list[str]:
+    """What is asked of each person."""
+    if "{person}" in prompt:
+        return [prompt.replace("{person}", clause) for clause in clauses]
+    return [f"{prompt}, {clause}" for clause in clauses]

@@ -27,7 +27,7 @@ from consistentid.generation.portrait import Portrait
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.renderer import Renderer
 from consistentid.generation.request import GenerationRequest, PreparedRequest
-from consistentid.generation.resolve import resolved_request, with_caption
+from consistentid.generation.resolve import layout_for, resolved_request, with_caption
 from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
 from consistentid.generation.tasks import task_named
 from consistentid.identity.adapter import IdentityAdapter
@@ -247,10 +247,12 @@ class PortraitGenerator:
         Raises:
             ConsistentIDError: as in `generate`.
         """
-        self.policy.check(text_of(request.prompt, weighted=request.settings.prompt_weighting))
+        asked = text_of(request.prompt, weighted=request.settings.prompt_weighting)
+        self.policy.check(", ".join([asked, *request.settings.clauses]))
         for text in (request.settings.caption or "", *request.settings.words.values()):
             self.policy.check(text)
         settings = self._resolved(request)
+        layout = layout_for(settings, preset=PRESETS[self.adapter.config.base], pipeline=self.pipeline)
         analysed = self._analyses.of(request.photo, settings)
         config = self.adapter.config
         settings = with_caption(settings, analysed.analysis, task=request.task, config=config)
@@ -262,8 +264,9 @@ class PortraitGenerator:
             analyse=lambda picture: self.analysed(picture).analysis,
         )
         people = gather(analysed, request.donors, settings, analyse=self.analysed)
-        embeddings = self._embedder.of(people, request.prompt, settings)
-        check_shown(settings.control, embeddings.conditioning.regions[0], reworded=settings.words)
+        embeddings, *beside = self._embedder.of_everybody(people, request.prompt, settings)
+        for one in (embeddings, *beside):
+            check_shown(settings.control, one.conditioning.regions[0], reworded=settings.words)
         return PreparedRequest(
             replace(request, settings=settings, inputs=inputs),
             analysed.analysis,
@@ -273,6 +276,8 @@ class PortraitGenerator:
             analysis_sha256(analysed.analysis),
             people.records,
             blend,
+            tuple(beside),
+            layout,
         )
 
     def analysed(self, photo: PhotoSource | FaceAnalysis, *, face: FaceChoice | None = None) -> AnalysedPhoto:

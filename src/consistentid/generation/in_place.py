@@ -11,7 +11,7 @@ from consistentid.faces.analysis import FaceChoice
 from consistentid.faces.crops import Square, crop_square
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import Portrait
-from consistentid.generation.request import GenerationRequest
+from consistentid.generation.request import GenerationRequest, check_one_person
 from consistentid.generation.seam import matched
 from consistentid.generation.settings import TEXT_TO_IMAGE
 from consistentid.images import PhotoSource
@@ -42,14 +42,15 @@ def put_into(
         **options: as in `Renderer.portraits`.
 
     Raises:
-        InvalidSettings: the request is of another task, or has a picture or a mask image of its own.
+        InvalidSettings: the request is of several people, of another task, or has a picture or a mask image of its own.
         UnreadableImage, NoFaceFound, FaceNotSelected: the picture cannot be used.
     """
+    check_one_person(request, "a place in an existing picture")
     inputs = {"mask_image": "face", "strength": STRENGTH, **request.inputs}
     if request.task not in (TEXT_TO_IMAGE, "inpaint") or not isinstance(inputs["mask_image"], str):
         raise InvalidSettings("a person is put into a picture by inpainting with an automatic mask; leave others out")
     target = generator.analysed(picture, face=face).analysis
-    square = Square.around(target.box) if target.landmarks is None else Square.on_face(target.landmarks)
+    square = Square.portrait(target.box, target.landmarks)
     left, top, side = round(square.left), round(square.top), max(1, round(square.side))
     crop = crop_square(target.image, square, side)
     labels = crop_square(Image.fromarray(target.label_map), square, side, nearest=True)

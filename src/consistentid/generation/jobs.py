@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from consistentid.errors import ConsistentIDError, GenerationCancelled, InvalidData
 from consistentid.generation.donors import Donors
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.places import with_masks
 from consistentid.generation.portrait import Portrait, read_settings
 from consistentid.generation.request import GenerationRequest, PreparedRequest
 from consistentid.generation.settings import GenerationSettings, explain
@@ -33,6 +34,7 @@ class Job(GenerationSettings):
     parts: dict[str, str] = Field(default_factory=dict)
     blend_with: str | None = None
     same: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @field_validator("name")
     @classmethod
@@ -59,8 +61,11 @@ class Job(GenerationSettings):
             {part: _photo_path(photo, photos) for part, photo in self.parts.items()},
             None if self.blend_with is None else _photo_path(self.blend_with, photos),
             tuple(_photo_path(photo, photos) for photo in self.same),
+            tuple(_photo_path(photo, photos) for photo in self.beside),
         )
-        return GenerationRequest(_photo_path(self.photo, photos), self.prompt, self.settings(), donors=donors)
+        settings = self.settings()
+        settings = settings.model_copy(update={"places": with_masks(settings.places, photos)})
+        return GenerationRequest(_photo_path(self.photo, photos), self.prompt, settings, donors=donors)
 
 
 @dataclass(frozen=True)

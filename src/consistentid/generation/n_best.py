@@ -10,7 +10,7 @@ from consistentid.generation.callbacks import StepReport
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.preview import decoded
-from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches
+from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches, check_one_person
 from consistentid.generation.scores import NO_FACE, PortraitScores, likeness, score
 from consistentid.identity.weighted_prompt import text_of
 
@@ -53,10 +53,11 @@ def n_best(
         **options: as in `Renderer.portraits`, without `callback` and `output_type`.
 
     Raises:
-        InvalidSettings: fewer candidates than portraits are asked for, or nothing can measure them.
+        InvalidSettings: fewer candidates than portraits are asked for, several people, or nothing can measure them.
         NoFaceFound: no candidate shows a face.
         ConsistentIDError: as in `PortraitGenerator.generate`.
     """
+    check_one_person(request, "the best of many")
     keep, analyzer = request.settings.num_images, generator.analyzer
     if candidates < keep:
         raise InvalidSettings(f"the best {keep} of {candidates} cannot be chosen; draw more candidates")

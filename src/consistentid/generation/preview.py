@@ -24,8 +24,11 @@ def predictions(unet: Any, scheduler: Any, *, guidance: float, branch: bool) -> 
     """
     seen: dict[str, Any] = {}
 
-    def watch(_: Any, args: tuple[Any, ...], output: Any) -> None:
-        seen.update(sample=args[0], timestep=args[1], output=output[0])
+    def ask(_: Any, args: tuple[Any, ...]) -> None:
+        seen.update(sample=args[0], timestep=args[1])
+
+    def answer(_: Any, __: tuple[Any, ...], output: Any) -> None:
+        seen.update(output=output[0])
 
     def predict() -> Float[Tensor, "b c h w"]:
         output = seen["output"].float()
@@ -40,11 +43,13 @@ def predictions(unet: Any, scheduler: Any, *, guidance: float, branch: bool) -> 
             return signal * sample - noise * output
         return output if kind == "sample" else (sample - noise * output) / signal.clamp(min=1e-4)
 
-    handle = unet.register_forward_hook(watch)
+    # Before and after the hooks that are there already, which may show the U-Net something else than the pipeline does.
+    handles = [unet.register_forward_pre_hook(ask, prepend=True), unet.register_forward_hook(answer)]
     try:
         yield predict
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @torch.no_grad()

@@ -7,10 +7,12 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.donors import Donors
 from consistentid.generation.embeddings import Embeddings
 from consistentid.generation.masks import Blend
+from consistentid.generation.places import Layout
 from consistentid.generation.settings import TEXT_TO_IMAGE, DonorRecord, GenerationSettings, PortraitSettings
 from consistentid.generation.versions import library_versions
 from consistentid.images import PhotoSource
@@ -56,6 +58,8 @@ class PreparedRequest:
         analysis_sha256: of the analysis.
         donors: the photos of others.
         blend: lays the pictures over the inpainted one; None without an automatic mask.
+        beside: embeddings of the other people in the picture.
+        layout: where everybody is; None when the canvas is one person's.
     """
 
     request: GenerationRequest
@@ -66,6 +70,13 @@ class PreparedRequest:
     analysis_sha256: str
     donors: tuple[DonorRecord, ...] = ()
     blend: Blend | None = None
+    beside: tuple[Embeddings, ...] = ()
+    layout: Layout | None = None
+
+    @property
+    def everybody(self) -> tuple[Embeddings, ...]:
+        """Embeddings of every person of one image."""
+        return self.embeddings, *self.beside
 
     @property
     def settings(self) -> GenerationSettings:
@@ -103,7 +114,7 @@ class Shot:
             **run: which weights, machine and batch: the other fields of `PortraitSettings`.
         """
         prepared, request = self.prepared, self.prepared.request
-        facial_prompt = prepared.embeddings.conditioning.facial_prompts[0]
+        facial_prompts = [one.conditioning.facial_prompt for one in prepared.everybody]
         return PortraitSettings(
             **prepared.settings.model_dump(),
             prompt=request.prompt,
@@ -113,8 +124,8 @@ class Shot:
             photo_sha256=prepared.photo_sha256,
             analysis_sha256=prepared.analysis_sha256,
             donors=prepared.donors,
-            facial_prompt=facial_prompt.text_only,
-            regions_used=facial_prompt.regions,
+            facial_prompt=" | ".join(one.text_only for one in facial_prompts),
+            regions_used=tuple(name for one in facial_prompts for name in one.regions),
             made_here=request.latents is None and request.task == TEXT_TO_IMAGE,
             versions=library_versions(*_further_libraries(prepared.settings)),
             **run,
@@ -132,12 +143,27 @@ class Shot:
             settings.identity_scale,
             settings.merge_step,
             settings.size,
+            settings.places,
             request.task,
             request.latents is None,
             self.prepared.embeddings.conditioning.prompt_embeds.shape[1],  # long prompts have more tokens
             self.prepared.embeddings.identity_tokens.shape[1],
             *own,
         )
+
+
+def check_one_person(request: GenerationRequest, what: str) -> None:
+    """Refuse several people.
+
+    Args:
+        request: what is asked for.
+        what: is for one person alone.
+
+    Raises:
+        InvalidSettings: there are others in the picture.
+    """
+    if request.donors.beside:
+        raise InvalidSettings(f"{what} is for one person; leave the photos of the others beside out")
 
 
 def _further_libraries(settings: GenerationSettings) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.controlnets import check_controlnets
 from consistentid.generation.masks import size_like
+from consistentid.generation.places import Layout, automatic_size, complete_places, layout_of
 from consistentid.generation.presets import Preset
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
@@ -42,6 +43,7 @@ def resolved_request(
         shown = picture.image if isinstance(picture, FaceAnalysis) else picture
         size = size_like(shown, like=settings.size or (8, 8), multiple=pipeline.vae_scale_factor)
         settings = settings.model_copy(update={"size": size})
+    settings = _with_places(settings, request, factor=pipeline.vae_scale_factor)
     if request.donors.blend is not None and settings.blend is None:
         settings = settings.model_copy(update={"blend": 0.5})
     distilled = pipeline.unet.config.time_cond_proj_dim is not None
@@ -99,6 +101,42 @@ def with_caption(
     return settings.model_copy(update={"caption": template})
 
 
+def layout_for(settings: GenerationSettings, *, preset: Preset, pipeline: Any) -> Layout | None:
+    """Where everybody is, for settings whose places are complete; None when there are none.
+
+    Raises:
+        InvalidSettings: as in `layout_of`.
+    """
+    if not settings.places:
+        return None
+    factor = pipeline.vae_scale_factor
+    canvas, native = (
+        (height // factor, width // factor)
+        for width, height in (settings.size or (factor, factor), native_size(pipeline))
+    )
+    smallest = round(preset.smallest_place * min(native))
+    return layout_of(settings.places, grid=canvas, native=native, smallest=smallest, pixels=factor)
+
+
+def _with_places(settings: GenerationSettings, request: GenerationRequest, *, factor: int) -> GenerationSettings:
+    """The settings with a place for everybody, on a canvas for all of them unless its size was given."""
+    people = 1 + len(request.donors.beside)
+    if settings.clauses and len(settings.clauses) != people:
+        raise InvalidSettings(f"clauses given: {len(settings.clauses)}, people: {people}; give one for each")
+    if people == 1 and not settings.places:
+        return settings
+    if people > 1 and settings.caption is not None:
+        raise InvalidSettings(
+            "a caption describes one face; with several people, say in clauses what is special of each"
+        )
+    width, height = settings.size or (factor, factor)
+    if request.settings.size is None and not task_named(request.task).keeps_proportions:
+        width, height = automatic_size(people, (width, height), multiple=factor)
+    return settings.model_copy(
+        update={"size": (width, height), "places": complete_places(settings.places, people=people)}
+    )
+
+
 def _merge_step(given: int | float | None, *, steps: int, config: AdapterConfig) -> int:
     if given is None:
         return config.merge_step(steps)
@@ -110,9 +148,14 @@ def _merge_step(given: int | float | None, *, steps: int, config: AdapterConfig)
 def _size(given: tuple[int, int] | None, *, pipeline: Any) -> tuple[int, int]:
     factor = pipeline.vae_scale_factor
     if given is None:
-        side = pipeline.unet.config.sample_size
-        height, width = (side, side) if isinstance(side, int) else side
-        return width * factor, height * factor
+        return native_size(pipeline)
     if any(side % factor for side in given):
         raise InvalidSettings(f"size {given[0]} x {given[1]} must be a multiple of {factor} on both sides")
     return given
+
+
+def native_size(pipeline: Any) -> tuple[int, int]:
+    """Width and height in pixels of the pictures that the base model was trained on."""
+    side, factor = pipeline.unet.config.sample_size, pipeline.vae_scale_factor
+    height, width = (side, side) if isinstance(side, int) else side
+    return width * factor, height * factor

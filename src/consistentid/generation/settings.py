@@ -45,6 +45,10 @@ class GenerationSettings(BaseModel):
         blend: share of a second person, from 0 to 1; half when only that person's photo is given.
         combine: how several photos of the person become one: average (by their quality), concatenate (every photo gets
             identity tokens of its own), best (the average, but each region from the photo that shows it best).
+        places: where each person of a picture of several people is: left, top, right and bottom as shares of the
+            canvas, such as `0,0,0.5,1`, or a mask from `places.mask_place` (on the command line and in job files the
+            name of its picture, white where the person is). None are given: side by side.
+        clauses: what the prompt says of each person of the picture, in the place of its `{person}`, else at its end.
         prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
             released checkpoints) all of a long prompt; needs compel.
     """
@@ -70,6 +74,8 @@ class GenerationSettings(BaseModel):
     words: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     blend: float | None = Field(default=None, ge=0, le=1)
     combine: Literal["average", "concatenate", "best"] = "average"
+    places: tuple[str, ...] = ()
+    clauses: tuple[str, ...] = ()
     prompt_weighting: bool = False
 
     @field_validator("merge_step", mode="before")
@@ -79,6 +85,14 @@ class GenerationSettings(BaseModel):
         with suppress(ValueError):
             return float(value) if isinstance(value, str) and "." in value else value
         return value
+
+    @field_validator("places", mode="before")
+    @classmethod
+    def _boxes_of_numbers(cls, value: object) -> object:
+        """A box may also be four numbers."""
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(",".join(map(str, place)) if isinstance(place, list | tuple) else place for place in value)
 
     @model_validator(mode="after")
     def _check(self) -> "GenerationSettings":
@@ -161,8 +175,8 @@ class PortraitSettings(Origin, GenerationSettings):
         photo_sha256: of the decoded, upright RGB pixels and their size.
         analysis_sha256: of what the face analysis found.
         donors: the photos of others that gave something.
-        facial_prompt: prompt and caption as the text encoder read them.
-        regions_used: regions that took part, in the order of their words.
+        facial_prompt: prompt and caption as the text encoder read them; those of several people with ` | ` between.
+        regions_used: regions that took part, in the order of their words; those of several people one after the other.
         weights_sha256: of every parameter that took part.
         dtype, device, threads: of the denoising run; its arithmetic depends on them.
         batch_size, batch_position: shape of the denoising batch and the portrait's row in it. Rows do not see each

@@ -32,6 +32,7 @@ MEANINGS = {
     "fid faces": ("Fréchet distance of aligned faces from the photos' faces; biased with few pictures", "lower"),
     "kid faces": ("kernel distance of aligned faces from the photos' faces", "lower"),
     "copied": ("correlation with the reference over people: 1 is a copy, 0 is free", ""),
+    "leak": ("how much more a face is like the person beside than a photo of its own person is, by cosine", "lower"),
     "spread": ("how much portraits of one person and prompt differ", ""),
 }
 
