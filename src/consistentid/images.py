@@ -1,11 +1,13 @@
 """Photos as users have them -> upright 8-bit RGB, or one sentence that says why not."""
 
+import hashlib
 import logging
 import warnings
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from consistentid.errors import UnreadableImage
@@ -43,6 +45,20 @@ def load_photo(source: PhotoSource, *, max_pixels: int = MAX_PIXELS, max_side: i
         if image.format == "JPEG":
             image.draft(None, (max_side, max_side))  # decodes large JPEGs at a half, quarter or eighth: quicker
         return _finish(image, name, max_pixels=max_pixels, max_side=max_side)
+
+
+def pixels_sha256(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
+    """Of the pixels and their size, so that it does not matter whether they came from a file or from memory."""
+    return arrays_sha256(np.asarray(pixels.shape, np.int64), pixels)
+
+
+def arrays_sha256(*arrays: np.ndarray) -> str:
+    """Of arrays, their types and shapes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def photo_name(source: PhotoSource) -> str:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from consistentid.errors import InvalidSettings
 from consistentid.generation.explain import Explanation
-from consistentid.generation.portrait import generated_info, save_png
+from consistentid.generation.portrait import about_several, save_generated
 
 _TILE = 160  # px
 _LINE = 18
@@ -60,4 +60,5 @@ def save_attention_sheet(explanation: Explanation, path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise InvalidSettings(f"{path.name}: the sheet is saved as .png")
-    save_png(attention_sheet(explanation), path, info=generated_info(explanation.portrait.settings.versions))
+    portrait = explanation.portrait
+    save_generated(attention_sheet(explanation), path, about=about_several([portrait]), marking=portrait.marking)

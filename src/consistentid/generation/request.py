@@ -13,7 +13,9 @@ from consistentid.generation.embeddings import Embeddings
 from consistentid.generation.masks import Blend
 from consistentid.generation.settings import TEXT_TO_IMAGE, DonorRecord, GenerationSettings, PortraitSettings
 from consistentid.generation.versions import library_versions
+from consistentid.identity.weighted_prompt import text_of
 from consistentid.images import PhotoSource
+from consistentid.trust.policy import Asked
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,22 @@ class GenerationRequest:
     components: Mapping[str, Any] = field(default_factory=dict)
     latents: Float[Tensor, "n c h w"] | None = None
     donors: Donors = field(default_factory=Donors)
+
+    @property
+    def asked(self) -> Asked:
+        """What a policy is asked."""
+        prompt, negative = (
+            text_of(text, weighted=self.settings.prompt_weighting)
+            for text in (self.prompt, self.settings.negative_prompt)
+        )
+        return Asked(
+            prompt,
+            negative,
+            (self.settings.caption or "", *self.settings.words.values()),
+            self.task,
+            photos=1 + len(list(self.donors.by_role())),
+            consent=self.settings.consent,
+        )
 
 
 @dataclass(frozen=True)
