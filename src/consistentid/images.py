@@ -40,11 +40,26 @@ def load_photo(source: PhotoSource, *, max_pixels: int = MAX_PIXELS, max_side: i
         return _finish(_from_array(source, name), name, max_pixels=max_pixels, max_side=max_side)
     if isinstance(source, Image.Image):
         return _finish(source, name, max_pixels=max_pixels, max_side=max_side)
-    with _open(source, name) as image:
-        _check_size(image, name, max_pixels)
+    with opened(source, max_pixels=max_pixels) as image:
         if image.format == "JPEG":
             image.draft(None, (max_side, max_side))  # decodes large JPEGs at a half, quarter or eighth: quicker
         return _finish(image, name, max_pixels=max_pixels, max_side=max_side)
+
+
+def opened(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture as it is in its file, with its metadata, not decoded yet.
+
+    Raises:
+        UnreadableImage: the file is missing, too large or no image.
+    """
+    name = photo_name(source)
+    image = _open(source, name)
+    try:
+        _check_size(image, name, max_pixels)
+    except UnreadableImage:
+        image.close()
+        raise
+    return image
 
 
 def pixels_sha256(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
