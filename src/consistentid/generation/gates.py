@@ -4,12 +4,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from consistentid.generation.downloads import safety_checker
+from consistentid.generation.downloads import announce, safety_checker
 from consistentid.generation.loading import EMBEDDED, Parts, quiet_loading
 from consistentid.trust.gates import Gate, NudityGate, SafetyChecker
 from consistentid.trust.safeguards import Safeguards
 
 logger = logging.getLogger(__name__)
+
+_ALONE = "CompVis/stable-diffusion-safety-checker"  # the same checker in a repository of its own
 
 
 def gates_for(parts: Parts, safeguards: Safeguards, *, model: str | Path, offline: bool) -> list[Gate]:
@@ -43,9 +45,9 @@ def _checker(pipeline: Any, wanted: str, *, model: str | Path, offline: bool) ->
         source = safety_checker(model, offline=offline)
         if source is None:
             logger.warning(
-                "%s has no safety checker; `consistentid weights fetch sdxl` gets one, --safety-checker none says that "
-                "you do without",
+                "%s has no safety checker; --safety-checker %s downloads one, --safety-checker none does without",
                 model,
+                _ALONE,
             )
             return None
     if own is not None:
@@ -53,5 +55,6 @@ def _checker(pipeline: Any, wanted: str, *, model: str | Path, offline: bool) ->
         pipeline.safety_checker = None
     if source == "none":
         return None
-    with quiet_loading():
+    announce(source, "safety checker", offline=offline)
+    with quiet_loading(bars=not offline):
         return SafetyChecker.from_pretrained(str(source), offline=offline, device=pipeline._execution_device)
