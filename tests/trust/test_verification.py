@@ -285,3 +285,14 @@ def _png(chunks: list[tuple[bytes, bytes]]) -> bytes:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.truncate(600_000_000)
+    with pytest.raises(UnreadableImage, match="larger than 500 MB"):
+        verify_file(path)
+    Image.new("1", (20_000, 20_000)).save(path)
+    with pytest.raises(UnreadableImage, match="too large to be decoded"):
+        verify_file(path)

@@ -16,6 +16,7 @@ from consistentid.trust.watermark import FOUND, detected
 
 Verdict = Literal["intact", "changed", "unknown"]
 _TOOL = "consistentid"
+_MOST_BYTES = 500_000_000
 _MEDIA_TYPES = {kind.name: kind.media_type for kind in KINDS.values()}
 _RECORD = TypeAdapter(dict[str, Any])
 
@@ -101,17 +102,20 @@ def verify_file(path: str | Path, *, trusted: str = "") -> FileReport:
     Raises:
         UnreadableImage: the file is missing, broken, too large, or of another kind.
     """
+    path = Path(path).expanduser()
+    if path.is_file() and path.stat().st_size > _MOST_BYTES:
+        raise UnreadableImage(f"{path.name} is larger than {_MOST_BYTES // 1_000_000} MB, which no picture here is")
     with opened(path) as image:
         kind = image.format or "unknown"
         if kind not in _MEDIA_TYPES:
-            raise UnreadableImage(f"{Path(path).name} is a {kind} file; PNG, JPEG and WebP can be verified")
+            raise UnreadableImage(f"{path.name} is a {kind} file; PNG, JPEG and WebP can be verified")
         try:
             image.load()
         except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise UnreadableImage(f"{Path(path).name} is truncated or broken ({error})") from error
+            raise UnreadableImage(f"{path.name} is truncated or broken ({error})") from error
         picture = image.convert("RGB")
         label, record = read_label(image), _parsed(read_record(image))
-    credentials = read_credentials(Path(path).expanduser().read_bytes(), _MEDIA_TYPES[kind], trusted=trusted)
+    credentials = read_credentials(path.read_bytes(), _MEDIA_TYPES[kind], trusted=trusted)
     pixels = pixels_sha256(np.asarray(picture)) == label.pixels if label is not None and label.pixels else None
     return FileReport(kind, label, credentials, pixels, detected(picture), record)
 
