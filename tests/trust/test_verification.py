@@ -71,6 +71,15 @@ def test_private_files_hold_no_text_and_no_photo(portrait: Portrait, tmp_path: P
         read_settings(path)
 
 
+def test_long_records(portrait: Portrait, tmp_path: Path) -> None:
+    long = replace(portrait, settings=portrait.settings.model_copy(update={"prompt": "x" * 2_000_000}))
+    for suffix in (".png", ".webp"):
+        assert read_settings(long.save(tmp_path / f"long{suffix}")) == long.settings
+    with pytest.raises(InvalidSettings, match=r"does not fit into a JPEG; save the portrait as \.png"):
+        long.save(tmp_path / "long.jpg")
+    assert not (tmp_path / "long.jpg").exists()
+
+
 def _resaved(path: Path, picture: Image.Image, *, keep_text: bool) -> Path:
     """As an editor saves it: with its text chunks or without; the manifest is lost."""
     with Image.open(path) as image:

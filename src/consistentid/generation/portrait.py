@@ -186,12 +186,10 @@ def read_settings(path: str | Path) -> PortraitSettings:
     if text is None:
         raise NotReproducible(f"{path.name} carries no record of how it was made; only portraits saved by this tool do")
     try:
-        if "prompt" not in json.loads(text):
-            raise NotReproducible(
-                f"{path.name} was saved without its prompt and photo; it cannot be made again from it"
-            )
         return PortraitSettings.model_validate_json(text)
     except ValidationError as error:
+        if any(problem["type"] == "missing" and problem["loc"] == ("prompt",) for problem in error.errors()):
+            raise NotReproducible(f"{path.name} was saved without its prompt, so it cannot make it again") from None
         raise NotReproducible(f"the record in {path.name} cannot be read: {explain(error)}") from None
 
 

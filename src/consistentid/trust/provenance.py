@@ -6,7 +6,7 @@ seal is the signature of `trust.credentials`.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ EDITED = f"{_SOURCE_TYPES}compositeWithTrainedAlgorithmicMedia"
 XMP_KEYWORD = "XML:com.adobe.xmp"  # keyword of the PNG iTXt chunk, XMP specification part 3
 TEXT_KEY = "consistentid"  # keyword of the PNG text chunk that holds the record as JSON
 _USER_COMMENT, _EXIF, _MAKER = 0x9286, 0x8769, 0x0131  # EXIF tags: the comment, the table it is in, the software
+_MOST_EXIF = 65_000  # bytes; a JPEG segment holds 65,533
 _UNICODE = b"UNICODE\0"  # EXIF's mark for a comment in UTF-16
 
 _TEMPLATE = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -111,11 +112,18 @@ def encoded(picture: Image.Image, kind: FileKind, *, label: Label, record: str |
         kind: of the file.
         label: without the hash.
         record: how the picture was made, as JSON.
+
+    Raises:
+        InvalidSettings: the record is too long for a JPEG.
     """
+    if kind.name == "JPEG" and record is not None and len(record.encode("utf-16-be")) > _MOST_EXIF:
+        raise InvalidSettings(
+            f"a record of {len(record):,} characters does not fit into a JPEG; save the portrait as .png"
+        )
     pixels = picture
     if kind.name == "JPEG":
         pixels = Image.open(_saved(picture, kind))
-    complete = Label(label.tool, label.source, label.consent, pixels_sha256(np.asarray(pixels.convert("RGB"))))
+    complete = replace(label, pixels=pixels_sha256(np.asarray(pixels.convert("RGB"))))
     return _saved(picture, kind, **_metadata(kind, complete, record)).getvalue()
 
 
