@@ -12,7 +12,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from consistentid.errors import PromptRefused
 from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer, FaceChoice
 from consistentid.generation.analyses import AnalysedPhoto, Analyses
 from consistentid.generation.callbacks import Cancel, StepReport, Stop
@@ -130,7 +129,10 @@ class PortraitGenerator:
             WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
         """
         optimisation, safeguards = optimisation or Optimisation(), safeguards or Safeguards.configured()
-        policy, marking = policy or safeguards.chosen_policy(), safeguards.marking()  # refuses before weights are read
+        policy, marking = (
+            policy or safeguards.chosen_policy(),
+            safeguards.marking(),
+        )  # may refuse: before weights are read
         parts = load_parts(
             model,
             adapter=adapter,
@@ -260,7 +262,7 @@ class PortraitGenerator:
         Raises:
             ConsistentIDError: as in `generate`.
         """
-        self._check(request)
+        request.check(self.policy, audit=self.renderer.marking.audit, model=self.renderer.origin.named)
         settings = self._resolved(request)
         analysed = self._analyses.of(request.photo, settings)
         config = self.adapter.config
@@ -293,16 +295,6 @@ class PortraitGenerator:
     def render(self, prepared: Sequence[PreparedRequest], **options: Any) -> list[list[Portrait]]:
         """Portraits of prepared requests, in their order; options as in `Renderer.portraits`."""
         return self.renderer.render(prepared, **options)
-
-    def _check(self, request: GenerationRequest) -> None:
-        try:
-            self.policy.check(request.asked)
-        except PromptRefused as refusal:
-            audit = self.renderer.marking.audit
-            if audit is not None:
-                facts = {"model": self.renderer.origin.named, "policy": "refused", "rule": refusal.rule}
-                audit.note("refused", facts, personal={"prompt": request.prompt})
-            raise
 
     def _resolved(self, request: GenerationRequest) -> GenerationSettings:
         config = self.adapter.config

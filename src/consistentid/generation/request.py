@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from consistentid.errors import PromptRefused
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.donors import Donors
 from consistentid.generation.embeddings import Embeddings
@@ -15,7 +16,8 @@ from consistentid.generation.settings import TEXT_TO_IMAGE, DonorRecord, Generat
 from consistentid.generation.versions import library_versions
 from consistentid.identity.weighted_prompt import text_of
 from consistentid.images import PhotoSource
-from consistentid.trust.policy import Asked
+from consistentid.trust.audit import AuditLog
+from consistentid.trust.policy import Asked, Policy
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,20 @@ class GenerationRequest:
             photos=1 + len(list(self.donors.by_role())),
             consent=self.settings.consent,
         )
+
+    def check(self, policy: Policy, *, audit: AuditLog | None, model: str) -> None:
+        """Ask a policy, and note a refusal.
+
+        Raises:
+            PromptRefused: the policy does not accept the request.
+        """
+        try:
+            policy.check(self.asked)
+        except PromptRefused as refusal:
+            if audit is not None:
+                facts = {"model": model, "policy": "refused", "rule": refusal.rule}
+                audit.note("refused", facts, personal={"prompt": self.prompt})
+            raise
 
 
 @dataclass(frozen=True)
