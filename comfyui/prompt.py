@@ -11,7 +11,7 @@ from consistentid.identity.conditioner import Face
 from consistentid.identity.control import check_shown
 from consistentid.prompting.facial_prompt import FacialPrompt
 from consistentid.prompting.style import MARKER
-from consistentid.trust.policy import PromptPolicy
+from consistentid.trust.policy import Asked, PromptPolicy
 
 from .sockets import CATEGORY, CONTROL, FACE, LOADED, Loaded
 from .text import conditioner_of
@@ -101,9 +101,7 @@ def embeddings_of(loaded: Loaded, clip: Any, face: Face, prompt: str, settings: 
         InvalidSettings: face, CLIP, adapter and regions do not fit each other.
         InvalidPrompt: the prompt or the caption cannot be used.
     """
-    policy = PromptPolicy()
-    for text in (prompt, settings.caption or "", *settings.words.values()):
-        policy.check(text)
+    PromptPolicy().check(Asked(prompt, wordings=(settings.caption or "", *settings.words.values())))
     found = embed(face, prompt, settings, pipeline=None, conditioner=conditioner_of(loaded, clip), idle=nullcontext())
     check_shown(settings.control, found.conditioning.regions[0], reworded=settings.words)
     return found

@@ -33,7 +33,7 @@ from consistentid.generation.settings import GenerationSettings
 from consistentid.generation.versions import library_versions
 from consistentid.identity.config import OFFICIAL_SD15
 from consistentid.identity.reference import reference_images
-from consistentid.trust.provenance import xmp_packet
+from consistentid.trust.provenance import Label
 
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "examples" / "photos" / "synthetic-woman.jpg"
@@ -263,7 +263,7 @@ def _bars(values: Sequence[float], marked: dict[int, str], *, size: tuple[int, i
 def save(picture: Picture, path: Path) -> None:
     """As WebP; with the provenance of portraits where it shows some."""
     tool = f"consistentid {library_versions()['consistentid']}"
-    options = {"xmp": xmp_packet(tool=tool).encode()} if picture.generated else {}
+    options = {"xmp": Label(tool).xmp().encode()} if picture.generated else {}
     picture.image.save(path, "WEBP", quality=85, method=6, **options)
 
 

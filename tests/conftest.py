@@ -33,7 +33,8 @@ def sample_photos(root: Path) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache() -> Iterator[None]:
-    """Nothing is read from or written to the user's folder of conditionings."""
+    """Nothing is read from or written to the user's folders of conditionings and of configuration."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CONSISTENTID_CACHE"] = folder
+        os.environ["CONSISTENTID_CONFIG"] = f"{folder}/no-configuration"
         yield

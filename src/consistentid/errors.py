@@ -34,7 +34,15 @@ class InvalidData(ConsistentIDError):
 
 
 class PromptRefused(ConsistentIDError):
-    """The prompt breaks the policy on what may be made."""
+    """The prompt breaks the policy on what may be made.
+
+    Attributes:
+        rule: which rule, in a word that repeats nothing of the prompt.
+    """
+
+    def __init__(self, message: str, *, rule: str = "policy") -> None:
+        super().__init__(message)
+        self.rule = rule
 
 
 class GenerationCancelled(ConsistentIDError):

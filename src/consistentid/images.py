@@ -1,11 +1,13 @@
 """Photos as users have them -> upright 8-bit RGB, or one sentence that says why not."""
 
+import hashlib
 import logging
 import warnings
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from consistentid.errors import UnreadableImage
@@ -38,11 +40,40 @@ def load_photo(source: PhotoSource, *, max_pixels: int = MAX_PIXELS, max_side: i
         return _finish(_from_array(source, name), name, max_pixels=max_pixels, max_side=max_side)
     if isinstance(source, Image.Image):
         return _finish(source, name, max_pixels=max_pixels, max_side=max_side)
-    with _open(source, name) as image:
-        _check_size(image, name, max_pixels)
+    with opened(source, max_pixels=max_pixels) as image:
         if image.format == "JPEG":
             image.draft(None, (max_side, max_side))  # decodes large JPEGs at a half, quarter or eighth: quicker
         return _finish(image, name, max_pixels=max_pixels, max_side=max_side)
+
+
+def opened(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture as it is in its file, with its metadata, not decoded yet.
+
+    Raises:
+        UnreadableImage: the file is missing, too large or no image.
+    """
+    name = photo_name(source)
+    image = _open(source, name)
+    try:
+        _check_size(image, name, max_pixels)
+    except UnreadableImage:
+        image.close()
+        raise
+    return image
+
+
+def pixels_sha256(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
+    """Of the pixels and their size, so that it does not matter whether they came from a file or from memory."""
+    return arrays_sha256(np.asarray(pixels.shape, np.int64), pixels)
+
+
+def arrays_sha256(*arrays: np.ndarray) -> str:
+    """Of arrays, their types and shapes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def photo_name(source: PhotoSource) -> str:

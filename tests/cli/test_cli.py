@@ -54,7 +54,7 @@ def test_every_verb_has_help(run: Run, verb: str) -> None:
         (["generate", "--jobs", "a.jsonl", "--steps", "3"], 1, "--jobs FILE decides steps"),
         (["generate", "--jobs", "a.jsonl"], 1, "--out FOLDER"),
         (["generate", "--jobs", "a.jsonl", "--out", "x"], 1, "cannot be read as a job file"),
-        (["generate", "photo.jpg", PROMPT, "--out", "x.jpg"], 1, "saved as .png"),
+        (["generate", "photo.jpg", PROMPT, "--out", "x.gif"], 1, "saved as .png"),
         (["generate", "photo.jpg", PROMPT, "--model", "nothing"], 1, "adapter"),
         (["analyze", "missing.jpg"], 1, "missing.jpg"),
         (["train", "missing.yaml"], 1, "missing.yaml does not exist"),

@@ -76,6 +76,7 @@ def make_again(
             cache=loading.cache,
             optimisation=record.optimisation,
             image_encoder=loading.image_encoder or record.image_encoder,
+            safeguards=loading.safeguards,
         )
     )
     return 1 if _save([reproduce(generator, record, photo=photo, donors=_donors(others))], [path]) else 0
@@ -84,8 +85,9 @@ def make_again(
 def run_job_file(jobs: Path, *, out: Path | None, loading: Loading) -> int:
     """All jobs of a file; 1 when any was bad."""
     from consistentid.generation.jobs import read_jobs, run_jobs
+    from consistentid.trust.provenance import KINDS
 
-    if out is None or out.suffix.lower() == ".png":
+    if out is None or out.suffix.lower() in KINDS:
         raise InvalidSettings("--jobs writes many portraits; say where with --out FOLDER")
     good, bad = read_jobs(jobs)
     report = run_jobs(
@@ -107,13 +109,14 @@ def output_paths(out: Path | None, *, count: int) -> list[Path]:
     """Where `count` portraits go: a file, numbered files, or portrait*.png in a folder.
 
     Raises:
-        InvalidSettings: the name has another suffix than .png.
+        InvalidSettings: the name has a suffix of another kind of file.
     """
+    from consistentid.trust.provenance import kind_of_file
+
     target = Path("portrait.png") if out is None else out
     if target.is_dir() or not target.suffix:
         target = target / "portrait.png"
-    if target.suffix.lower() != ".png":
-        raise InvalidSettings(f"{target.name}: portraits are saved as .png, which carries their record")
+    kind_of_file(target)
     if count == 1:
         return [target]
     return [target.with_name(f"{target.stem}_{k}{target.suffix}") for k in range(count)]
@@ -127,6 +130,7 @@ def _donors(others: OtherPhotos) -> "Donors":
 
 def _generator(loading: Loading) -> "PortraitGenerator":
     from consistentid.generation.generator import PortraitGenerator
+    from consistentid.trust.safeguards import Safeguards
 
     return PortraitGenerator.from_pretrained(
         loading.model or "embedded",
@@ -140,6 +144,7 @@ def _generator(loading: Loading) -> "PortraitGenerator":
         cache=loading.cache,
         optimisation=loading.optimisation,
         image_encoder=loading.image_encoder,
+        safeguards=Safeguards.configured(**loading.safeguards.model_dump(exclude_unset=True)),
     )
 
 
@@ -149,9 +154,7 @@ def _save(portraits: "list[Portrait]", paths: list[Path]) -> int:
     for portrait, path in zip(portraits, paths, strict=True):
         if portrait.withheld:
             withheld += 1
-            sys.stderr.write(
-                f"consistentid: {path.name} was withheld by the model's safety checker; try another seed\n"
-            )
+            sys.stderr.write(f"consistentid: {path.name} was withheld by a check of the picture; try another seed\n")
         else:
             print(portrait.save(path))
     return withheld

@@ -31,6 +31,8 @@ _VERBS = {
     "dataset": "Build datasets for training from photos.",
     "train": "Train what a configuration file describes.",
     "evaluate": "Score portraits of people: identity, prompt, variety, with intervals.",
+    "verify": "Say what a picture is, who signed it, and whether it was changed.",
+    "certificate": "Make a certificate of your own that signs your pictures.",
     "weights": "List, fetch, verify and convert weights.",
     "doctor": "Check what is installed and where weights are.",
 }

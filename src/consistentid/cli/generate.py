@@ -37,7 +37,8 @@ def generate(
         task: what is made, and from which pictures.
         manner: other ways to make them.
         loading: which model, and how it runs.
-        out: a .png file (several portraits get _0, _1, … before the suffix), or a folder. Default: portrait.png.
+        out: a .png, .jpg or .webp file (several portraits get _0, _1, … before the suffix), or a folder. Default:
+            portrait.png.
         sheet: also write one picture with the photo, its regions and the portraits; of a morph, the strip.
         jobs: JSON lines, each with name, photo, prompt, seed and any other setting; --out is the folder for all. Run
             again, it skips what is there already.

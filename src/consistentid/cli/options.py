@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from consistentid.generation.optimisation import Optimisation
+from consistentid.trust.safeguards import Safeguards
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -31,6 +32,7 @@ class Loading:
         cache: keep conditionings (no photos, but features of faces) in $CONSISTENTID_CACHE or ~/.cache/consistentid.
         optimisation: how the networks are held and run.
         image_encoder: folder or hub id of the adapter's CLIP vision tower, when it is not where the adapter says.
+        safeguards: what may be made, and how files are marked; what is not given is as in trust.toml.
     """
 
     model: str | None = None
@@ -46,6 +48,7 @@ class Loading:
     cache: bool = True
     optimisation: Annotated[Optimisation, Parameter(name="*")] = Optimisation()
     image_encoder: str | None = None
+    safeguards: Annotated[Safeguards, Parameter(name="*")] = field(default_factory=Safeguards)
 
     @property
     def shows_progress(self) -> bool:

@@ -15,11 +15,12 @@ from consistentid.evaluation.config import FaceIdConfig
 from consistentid.evaluation.makers import Made, Wanted
 from consistentid.faces.detection import DetectedFace, FaceDetector
 from consistentid.generation.fingerprint import weights_sha256
-from consistentid.generation.portrait import generated_info, save_png
+from consistentid.generation.portrait import save_generated
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.versions import library_versions
 from consistentid.images import load_photo
+from consistentid.trust.marking import About, Marking
 from consistentid.weight_files import read_weights
 
 _CROP_SIZE = 224  # px of the aligned face that a Plus adapter's image encoder sees
@@ -94,7 +95,8 @@ class FaceIdMaker:
             picture = self._draw(wanted, photo, faces[0])
         except ConsistentIDError as error:
             return Made(failure=str(error))
-        return Made(save=lambda path: save_png(picture, path, info=generated_info(library_versions())))
+        about = About(library_versions()["consistentid"])
+        return Made(save=lambda path: save_generated(picture, path, about=about, marking=Marking()))
 
     def _draw(self, wanted: Wanted, photo: Image.Image, face: DetectedFace) -> Image.Image:
         settings, pipeline, preset = wanted.settings, self.pipeline, PRESETS["sd15"]

@@ -7,10 +7,9 @@ import numpy as np
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
-from consistentid.generation.fingerprint import photo_sha256
 from consistentid.generation.loading import quiet_loading
 from consistentid.generation.settings import GenerationSettings
-from consistentid.images import PhotoSource, load_photo
+from consistentid.images import PhotoSource, load_photo, pixels_sha256
 from consistentid.memory import Memory
 
 _REMEMBERED = 64
@@ -50,7 +49,7 @@ class Analyses:
             UnreadableImage, NoFaceFound, FaceNotSelected: the photo cannot be used.
         """
         if isinstance(photo, FaceAnalysis):
-            return AnalysedPhoto(photo, None, photo_sha256(photo.photo))
+            return AnalysedPhoto(photo, None, pixels_sha256(photo.photo))
         analyzer = self.analyzer
         if analyzer is None:
             raise InvalidSettings(
@@ -59,7 +58,7 @@ class Analyses:
             )
         path = str(Path(photo).resolve()) if isinstance(photo, str | Path) else None
         image = load_photo(photo)
-        sha256 = photo_sha256(np.asarray(image))
+        sha256 = pixels_sha256(np.asarray(image))
         if path is not None:
             image.filename = path  # type: ignore[attr-defined]  # so that messages name the file
         face = "largest" if settings.face is None else settings.face

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from consistentid.errors import InvalidSettings
 from consistentid.generation.explain import Attention, Explanation
-from consistentid.generation.portrait import generated_info, save_png
+from consistentid.generation.portrait import about_several, save_generated, save_png
 
 _TILE = 160  # px
 _LINE = 18
@@ -60,5 +60,9 @@ def save_attention_sheet(attention: Attention, path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise InvalidSettings(f"{path.name}: the sheet is saved as .png")
-    info = generated_info(attention.portrait.settings.versions) if isinstance(attention, Explanation) else None
-    save_png(attention_sheet(attention), path, info=info)
+    sheet = attention_sheet(attention)
+    if isinstance(attention, Explanation):
+        portrait = attention.portrait
+        save_generated(sheet, path, about=about_several([portrait]), marking=portrait.marking)
+    else:
+        save_png(sheet, path)

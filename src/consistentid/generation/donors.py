@@ -10,13 +10,13 @@ from jaxtyping import UInt8
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.analyses import AnalysedPhoto
-from consistentid.generation.fingerprint import analysis_sha256, photo_sha256
+from consistentid.generation.fingerprint import analysis_sha256
 from consistentid.generation.settings import DonorRecord, GenerationSettings
 from consistentid.identity.conditioner import Face
 from consistentid.identity.control import check_parts
 from consistentid.identity.mixing import MixedFace, Shares, normalised
 from consistentid.identity.several_photos import combined, without_strangers
-from consistentid.images import PhotoSource, load_photo
+from consistentid.images import PhotoSource, load_photo, pixels_sha256
 
 Photo = PhotoSource | FaceAnalysis
 # Roles of another photo of the person, of a second person mixed in, and of one in a place of the same picture.
@@ -143,7 +143,7 @@ def photos_of(donors: Donors) -> tuple[tuple[str, str], ...]:
     Raises:
         UnreadableImage: a photo cannot be read.
     """
-    return tuple((role, photo_sha256(_pixels(photo))) for role, photo in donors.by_role())
+    return tuple((role, pixels_sha256(_pixels(photo))) for role, photo in donors.by_role())
 
 
 def _pixels(photo: Photo) -> UInt8[np.ndarray, "h w 3"]:

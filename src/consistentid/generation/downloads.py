@@ -4,7 +4,15 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from consistentid.generation.sources import RELEASED_ENCODER, SOURCES, Source, cached, downloaded, hub_name
+from consistentid.generation.sources import (
+    RELEASED_ENCODER,
+    SAFETY_CHECKER,
+    SOURCES,
+    Source,
+    cached,
+    downloaded,
+    hub_name,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +55,17 @@ def announce(name: str | Path | None, part: str, *, offline: bool) -> None:
     source = None if offline or name is None else published(name, part)
     if source is not None and cached(source) is None:
         _announce(source)
+
+
+def safety_checker(model: str | Path, *, offline: bool) -> Path | None:
+    """The folder of the published safety checker: fetched for a preset's model, else only when it is there already.
+
+    Raises:
+        WeightsNotFound: it cannot be downloaded.
+    """
+    if str(model) in SOURCES and not offline:
+        _get(SAFETY_CHECKER)
+    return cached(SAFETY_CHECKER)
 
 
 def published(name: str | Path, part: str) -> Source | None:

@@ -1,4 +1,4 @@
-"""Hashes that tell whether a photo, its analysis or the weights are the same as when a portrait was made."""
+"""Hashes that tell whether an analysis or the weights are the same as when a portrait was made."""
 
 import hashlib
 import json
@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import nn
 
-
-def photo_sha256(photo: UInt8[np.ndarray, "h w 3"]) -> str:
-    """Of the pixels, so that it does not matter whether the photo came from a file or from memory."""
-    return _sha256(np.asarray(photo.shape, np.int64), photo)
+from consistentid.images import arrays_sha256
 
 
 def analysis_sha256(analysis: Any) -> str:
@@ -24,7 +20,7 @@ def analysis_sha256(analysis: Any) -> str:
     """
     own = analysis.parser_label_map  # official masks are cut from it, so the same `label_map` is not enough
     description = "\0" if analysis.description is None else analysis.description  # no text is another than an empty one
-    return _sha256(
+    return arrays_sha256(
         np.asarray(analysis.box, np.float64),
         np.asarray([] if analysis.landmarks is None else analysis.landmarks, np.float32),
         np.asarray(analysis.identity_embedding, np.float32),
@@ -69,12 +65,4 @@ def weights_sha256(modules: Mapping[str, nn.Module], configs: Mapping[str, objec
                 digest.update(f"{name}.{key} {value.dtype} {tuple(value.shape)}\n".encode())
                 raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
                 digest.update(raw.numpy().data)
-    return digest.hexdigest()
-
-
-def _sha256(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -18,7 +18,8 @@ from consistentid.generation.callbacks import Cancel, StepReport, Stop
 from consistentid.generation.denoise import OutputType
 from consistentid.generation.donors import Donors, gather, photos_of
 from consistentid.generation.embedder import Embedder
-from consistentid.generation.fingerprint import analysis_sha256, dtype_name, photo_sha256
+from consistentid.generation.fingerprint import analysis_sha256, dtype_name
+from consistentid.generation.gates import gates_for
 from consistentid.generation.loading import conditioner_for, load_parts
 from consistentid.generation.masks import fitted_inputs, with_automatic_mask
 from consistentid.generation.optimisation import Optimisation, offload
@@ -34,9 +35,11 @@ from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
 from consistentid.identity.control import check_shown
 from consistentid.identity.tensor_cache import TensorCache, default_folder
-from consistentid.identity.weighted_prompt import text_of
-from consistentid.images import PhotoSource
-from consistentid.trust.policy import PromptPolicy
+from consistentid.images import PhotoSource, pixels_sha256
+from consistentid.trust.gates import Gate
+from consistentid.trust.marking import Marking
+from consistentid.trust.policy import Policy, PromptPolicy
+from consistentid.trust.safeguards import Safeguards
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,9 @@ class PortraitGenerator:
         adapter: the method's weights.
         analyzer: finds the face; without it only finished analyses are accepted.
         conditioner: makes the conditioning; None for the one the adapter's configuration describes.
-        policy: which prompts are accepted.
+        policy: which requests are accepted.
+        gates: look at every picture, and withhold some.
+        marking: of the portraits' files.
         origin: where the weights came from, for the records.
         cache: of conditionings and image features; by default in memory only.
     """
@@ -61,20 +66,22 @@ class PortraitGenerator:
         *,
         analyzer: FaceAnalyzer | None,
         conditioner: Conditioner | None = None,
-        policy: PromptPolicy | None = None,
+        policy: Policy | None = None,
+        gates: Sequence[Gate] = (),
+        marking: Marking | None = None,
         origin: Origin | None = None,
         cache: TensorCache | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.adapter = adapter
-        self.policy = policy or PromptPolicy()
+        self.policy: Policy = policy or PromptPolicy()
         if not adapter.is_attached:
             adapter.attach(pipeline, merge_loras=True)
         self.cache = cache or TensorCache()
         self.conditioner = conditioner or Conditioner.from_pipeline(pipeline, adapter)
         self.conditioner.keep_in(self.cache)
         self._analyses = Analyses(analyzer)
-        self.renderer = Renderer(pipeline, adapter, origin=origin or Origin())
+        self.renderer = Renderer(pipeline, adapter, origin=origin or Origin(), gates=gates, marking=marking)
         self._embedder = Embedder(pipeline, self.conditioner, cache=self.cache, idle=self.renderer.running)
 
     @classmethod
@@ -87,7 +94,8 @@ class PortraitGenerator:
         dtype: str | torch.dtype = "auto",
         offline: bool = False,
         analyzer: FaceAnalyzer | None = None,
-        policy: PromptPolicy | None = None,
+        policy: Policy | None = None,
+        safeguards: Safeguards | None = None,
         base_config: str | Path | None = None,
         loras: Sequence[str] = (),
         textual_inversions: Sequence[str] = (),
@@ -106,7 +114,8 @@ class PortraitGenerator:
             dtype: of the weights while denoising; `auto` takes what is fast on the device.
             offline: never download.
             analyzer: instead of the embedded one.
-            policy: which prompts are accepted.
+            policy: which requests are accepted; None for what the safeguards say.
+            safeguards: what may be made, and how files are marked; None for the user's configuration file.
             base_config: diffusers folder that a single file's model is configured by, when it is not plain SD 1.5 or
                 SDXL.
             loras: community LoRAs of the base model, each a file with an optional `:weight`; see `fuse_loras`.
@@ -119,7 +128,11 @@ class PortraitGenerator:
         Raises:
             WeightsNotFound: weights are missing or do not fit each other; the message says what to do.
         """
-        optimisation = optimisation or Optimisation()
+        optimisation, safeguards = optimisation or Optimisation(), safeguards or Safeguards.configured()
+        policy, marking = (
+            policy or safeguards.chosen_policy(),
+            safeguards.marking(),
+        )  # may refuse: before weights are read
         parts = load_parts(
             model,
             adapter=adapter,
@@ -139,6 +152,8 @@ class PortraitGenerator:
             analyzer=parts.analyzer,
             conditioner=conditioner_for(parts, offline=offline),
             policy=policy,
+            gates=gates_for(parts, safeguards, model=model, offline=offline),
+            marking=marking,
             origin=parts.origin,
             cache=TensorCache(default_folder() if cache is True else Path(cache) if cache else None),
         )
@@ -235,7 +250,7 @@ class PortraitGenerator:
             **self._resolved(request).model_dump(),
             "prompt": request.prompt,
             "task": request.task,
-            "photo_sha256": photo_sha256(np.asarray(photo)),
+            "photo_sha256": pixels_sha256(np.asarray(photo)),
             "donor_photos": photos_of(request.donors),
             "weights_sha256": self.weights_sha256,
             "dtype": dtype_name(self.pipeline.unet),
@@ -247,10 +262,7 @@ class PortraitGenerator:
         Raises:
             ConsistentIDError: as in `generate`.
         """
-        asked = text_of(request.prompt, weighted=request.settings.prompt_weighting)
-        self.policy.check(", ".join([asked, *request.settings.clauses]))
-        for text in (request.settings.caption or "", *request.settings.words.values()):
-            self.policy.check(text)
+        request.check(self.policy, audit=self.renderer.marking.audit, model=self.renderer.origin.named)
         settings = self._resolved(request)
         layout = layout_for(settings, preset=PRESETS[self.adapter.config.base], pipeline=self.pipeline)
         analysed = self._analyses.of(request.photo, settings)

@@ -1,6 +1,7 @@
 """A person put into an existing photo: the face there is repainted, its pose kept, the rest stays as it is."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,14 +60,21 @@ def put_into(
     portraits = generator.render([prepared], **options)[0]
     assert prepared.blend is not None
     mask = _ending_inside(prepared.blend.mask.resize(crop.size, Image.Resampling.BICUBIC))
-    made = []
+    before, made = _content(picture) or target.image, []
     for portrait in portraits:
         whole = target.image
         if not portrait.withheld:
             part = portrait.image.resize(crop.size, Image.Resampling.BICUBIC)
             whole.paste(matched(part, crop, mask), (left, top), mask)
-        made.append(replace(portrait, picture=whole))
+        made.append(replace(portrait, picture=whole, edited=before))
     return made
+
+
+def _content(picture: PhotoSource) -> bytes | None:
+    """The file, which may have credentials of its own; None for a picture in memory."""
+    if isinstance(picture, str | Path):
+        return Path(picture).expanduser().read_bytes()
+    return picture if isinstance(picture, bytes) else None
 
 
 def _ending_inside(mask: Image.Image) -> Image.Image:

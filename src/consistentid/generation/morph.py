@@ -9,7 +9,7 @@ from PIL import Image
 
 from consistentid.errors import InvalidSettings
 from consistentid.generation.generator import PortraitGenerator
-from consistentid.generation.portrait import Portrait, generated_info, save_png
+from consistentid.generation.portrait import Portrait, about_several, save_generated
 from consistentid.generation.request import GenerationRequest
 
 
@@ -55,4 +55,4 @@ def save_strip(portraits: Sequence[Portrait], path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise InvalidSettings(f"{path.name}: the strip is saved as .png")
-    save_png(strip(portraits), path, info=generated_info(portraits[0].settings.versions))
+    save_generated(strip(portraits), path, about=about_several(portraits), marking=portraits[0].marking)

@@ -31,6 +31,16 @@ class Origin(BaseModel):
     textual_inversions: tuple[str, ...] = ()
     optimisation: Optimisation = Optimisation()
 
+    @property
+    def named(self) -> str:
+        """The base model without the folder it is in."""
+        return without_folder(self.model) or ""
+
+
+def without_folder(source: str | None) -> str | None:
+    """A name for others: the last part of a path on this machine; hub ids and names stay as they are."""
+    return Path(source).name if source and Path(source).is_absolute() else source
+
 
 def absolute(source: str | Path | None) -> str | None:
     """A path that holds from any folder; hub ids and names stay as they are."""

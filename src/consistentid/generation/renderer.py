@@ -7,16 +7,21 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from consistentid.generation.callbacks import Cancel, StepReport, Stop, as_cancel, raise_if
 from consistentid.generation.denoise import OutputType, Rendered, denoise
 from consistentid.generation.fingerprint import dtype_name, model_sha256
 from consistentid.generation.origin import Origin
-from consistentid.generation.portrait import Portrait
+from consistentid.generation.portrait import Portrait, audit_facts
 from consistentid.generation.presets import PRESETS
-from consistentid.generation.request import PreparedRequest, Shot, batches
+from consistentid.generation.request import GenerationRequest, PreparedRequest, Shot, batches
+from consistentid.generation.tasks import task_named
 from consistentid.identity.adapter import IdentityAdapter
+from consistentid.images import PhotoSource, load_photo
+from consistentid.trust.gates import Gate
+from consistentid.trust.marking import Marking
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +33,27 @@ class Renderer:
         pipeline: a stock pipeline.
         adapter: attached to it.
         origin: where their weights came from, for the records.
+        gates: look at every picture, and withhold some.
+        marking: of the portraits' files.
 
     Attributes:
         running: held during a run: identity scale, scheduler and image tokens are state of the one U-Net.
     """
 
-    def __init__(self, pipeline: Any, adapter: IdentityAdapter, *, origin: Origin) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        adapter: IdentityAdapter,
+        *,
+        origin: Origin,
+        gates: Sequence[Gate] = (),
+        marking: Marking | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.adapter = adapter
         self.origin = origin
+        self.gates = tuple(gates)
+        self.marking = marking or Marking()
         self.running = threading.Lock()
 
     @property
@@ -95,7 +112,7 @@ class Renderer:
         """One denoising run of images with one `run_key`; runs of several threads wait for each other."""
         raise_if(cancelled)
         with self.running:
-            return denoise(
+            rendered = denoise(
                 self.pipeline,
                 batch,
                 adapter=self.adapter,
@@ -103,11 +120,22 @@ class Renderer:
                 report=report,
                 output_type=output_type,
             )
+        return self._gated(rendered) if output_type == "pil" else rendered
+
+    def _gated(self, rendered: Sequence[Rendered]) -> list[Rendered]:
+        """Black pictures in the place of those that a gate flags; latents are no pictures yet and pass."""
+        passed = list(rendered)
+        for gate in self.gates:
+            shown = [k for k, one in enumerate(passed) if one.picture is not None and not one.withheld]
+            flags = gate.flagged([passed[k].picture for k in shown]) if shown else []  # type: ignore[misc]
+            for k in (k for k, flag in zip(shown, flags, strict=True) if flag):
+                logger.warning("the %s flagged a picture, which is withheld", gate.name)
+                black = Image.new("RGB", passed[k].picture.size)  # type: ignore[union-attr]
+                passed[k] = Rendered(black, None, withheld=True)
+        return passed
 
     def _portrait(self, shot: Shot, rendered: Rendered, *, batch_size: int, batch_position: int) -> Portrait:
         request = shot.prepared.request
-        if rendered.withheld:
-            logger.warning("the safety checker blacked image %d of %r", shot.index, request.prompt)
         settings = shot.record(
             **self.origin.model_dump(),
             weights_sha256=self.weights_sha256,
@@ -117,4 +145,22 @@ class Renderer:
             batch_size=batch_size,
             batch_position=batch_position,
         )
-        return Portrait(settings, rendered.picture, rendered.latents, rendered.withheld)
+        if rendered.withheld:
+            logger.warning("image %d of a request was withheld", shot.index)  # no prompt: logs are kept and passed on
+            if self.marking.audit is not None:
+                self.marking.audit.note("withheld", audit_facts(settings), personal={"prompt": request.prompt})
+        return Portrait(settings, rendered.picture, rendered.latents, rendered.withheld, self.marking, _edited(request))
+
+
+def _edited(request: GenerationRequest) -> Image.Image | None:
+    """The picture that a task changes, from any of the forms that pipelines take."""
+    if not task_named(request.task).keeps_proportions:
+        return None
+    given = request.inputs["image"]
+    if isinstance(given, PhotoSource):
+        return load_photo(given)
+    from diffusers.image_processor import VaeImageProcessor
+
+    processor = VaeImageProcessor(do_resize=False)
+    pictures: list[Image.Image] = processor.postprocess(processor.preprocess(given))
+    return pictures[0]

@@ -54,6 +54,7 @@ def reproduce(
             record.model_copy(update={"photo": prepared.photo, "donors": prepared.donors}),
             rendered.picture,
             withheld=rendered.withheld,
+            marking=generator.renderer.marking,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from consistentid.errors import InvalidSettings
+from consistentid.errors import InvalidSettings, PromptRefused
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.donors import Donors
 from consistentid.generation.embeddings import Embeddings
@@ -15,7 +15,10 @@ from consistentid.generation.masks import Blend
 from consistentid.generation.places import Layout
 from consistentid.generation.settings import TEXT_TO_IMAGE, DonorRecord, GenerationSettings, PortraitSettings
 from consistentid.generation.versions import library_versions
+from consistentid.identity.weighted_prompt import text_of
 from consistentid.images import PhotoSource
+from consistentid.trust.audit import AuditLog
+from consistentid.trust.policy import Asked, Policy
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,36 @@ class GenerationRequest:
     components: Mapping[str, Any] = field(default_factory=dict)
     latents: Float[Tensor, "n c h w"] | None = None
     donors: Donors = field(default_factory=Donors)
+
+    @property
+    def asked(self) -> Asked:
+        """What a policy is asked."""
+        prompt, negative = (
+            text_of(text, weighted=self.settings.prompt_weighting)
+            for text in (self.prompt, self.settings.negative_prompt)
+        )
+        return Asked(
+            ", ".join([prompt, *self.settings.clauses]),
+            negative,
+            (self.settings.caption or "", *self.settings.words.values()),
+            self.task,
+            photos=1 + len(list(self.donors.by_role())),
+            consent=self.settings.consent,
+        )
+
+    def check(self, policy: Policy, *, audit: AuditLog | None, model: str) -> None:
+        """Ask a policy, and note a refusal.
+
+        Raises:
+            PromptRefused: the policy does not accept the request.
+        """
+        try:
+            policy.check(self.asked)
+        except PromptRefused as refusal:
+            if audit is not None:
+                facts = {"model": model, "policy": "refused", "rule": refusal.rule}
+                audit.note("refused", facts, personal={"prompt": self.prompt})
+            raise
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from consistentid.errors import InvalidSettings
-from consistentid.generation.origin import Origin
+from consistentid.generation.origin import Origin, without_folder
 from consistentid.identity.control import MAX_WEIGHT, Control
+from consistentid.trust.policy import Consent
 
 TEXT_TO_IMAGE = "text-to-image"
 _Share = Annotated[float, Field(ge=0, le=1)]
+_TEXTS = ("prompt", "negative_prompt", "caption", "facial_prompt", "words")
+_PHOTOS = ("photo", "photo_sha256", "analysis_sha256", "donors")
+_PLACES = ("model", "adapter", "image_encoder", "base_config")
+_MANY_PLACES = ("loras", "textual_inversions")
 
 
 class GenerationSettings(BaseModel):
@@ -51,6 +56,7 @@ class GenerationSettings(BaseModel):
         clauses: what the prompt says of each person of the picture, in the place of its `{person}`, else at its end.
         prompt_weighting: read weights such as `(smiling)1.3` or `smiling++` in both prompts, and (but not with
             released checkpoints) all of a long prompt; needs compel.
+        consent: stated when the people in the photos agreed to this use; written into every file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,6 +83,7 @@ class GenerationSettings(BaseModel):
     places: tuple[str, ...] = ()
     clauses: tuple[str, ...] = ()
     prompt_weighting: bool = False
+    consent: Consent = "not stated"
 
     @field_validator("merge_step", mode="before")
     @classmethod
@@ -211,6 +218,16 @@ class PortraitSettings(Origin, GenerationSettings):
     def donor_photos(self) -> tuple[tuple[str, str], ...]:
         """Role and pixels' hash of the photos of others."""
         return tuple((donor.role, donor.photo_sha256) for donor in self.donors)
+
+    def public(self, *, texts: bool) -> dict[str, Any]:
+        """The record for others: no place on this machine, no hash of a photo.
+
+        Args:
+            texts: with prompts, caption and words of regions.
+        """
+        values = self.model_dump(mode="json", exclude={*_PHOTOS, *(() if texts else _TEXTS)})
+        values |= {name: without_folder(values[name]) for name in _PLACES}
+        return values | {name: [without_folder(one) for one in values[name]] for name in _MANY_PLACES}
 
     def matches(self, wanted: Mapping[str, object]) -> bool:
         """Whether this portrait is what a request asks for: every value given there is the one recorded here."""

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from consistentid.errors import InvalidSettings
 from consistentid.faces.analysis import FaceAnalysis
-from consistentid.generation.portrait import Portrait, generated_info, save_png
+from consistentid.generation.portrait import Portrait, about_several, save_generated
 
 _CELL = 256  # px
 _GAP = 8
@@ -57,7 +57,7 @@ def save_sheet(analysis: FaceAnalysis, portraits: Sequence[Portrait], path: Path
     """
     if path.suffix.lower() != ".png":
         raise InvalidSettings(f"{path.name}: the sheet is saved as .png")
-    save_png(sheet(analysis, portraits), path, info=generated_info(portraits[0].settings.versions))
+    save_generated(sheet(analysis, portraits), path, about=about_several(portraits), marking=portraits[0].marking)
 
 
 def _title(portraits: Sequence[Portrait]) -> str:

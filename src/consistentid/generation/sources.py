@@ -49,6 +49,10 @@ _ENCODER = Source(
     "image encoder", "h94/IP-Adapter",
     ("models/image_encoder/config.json", "models/image_encoder/model.safetensors"), 2530, "Apache-2.0",
 )  # fmt: skip
+SAFETY_CHECKER = Source(
+    "safety checker", "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    ("safety_checker/config.json", *_in_half("safety_checker")), 608, "CreativeML OpenRAIL-M",
+)  # fmt: skip
 SOURCES: dict[str, tuple[Source, ...]] = {
     "sd15": (
         Source("identity adapter", _RELEASE, ("ConsistentID-v1.bin",), 669, _RELEASE_LICENCE),
@@ -69,6 +73,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             "base model", "stabilityai/stable-diffusion-xl-base-1.0",
             (*_PIPELINE, *_in_half(*_NETWORKS, "text_encoder_2")), 7000, "CreativeML Open RAIL++-M",
         ),
+        SAFETY_CHECKER,  # SDXL is published without one
     ),
 }  # fmt: skip
 Preset = Literal["sd15", "sdxl"]

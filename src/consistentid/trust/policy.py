@@ -1,102 +1,147 @@
-"""What may be asked for: one small table of words and the hook for a user's own.
+"""What may be asked for: the protocol of a policy, and the built-in one, which reads the prompt.
 
 A word list is a fence, not a judge: it refuses the plain cases, in English, before anything is computed, and says so.
-It cannot see meaning, other languages or the photo. Whoever runs a service adds hooks of their own and keeps the
-pipeline's safety checker on.
+It cannot see meaning, other languages or the photo. Whoever runs a service adds a policy of their own and keeps the
+checks of the pictures (`trust.gates`) on.
 """
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
-from consistentid.errors import PromptRefused
+from consistentid.errors import InvalidSettings, PromptRefused
+from consistentid.trust.wording import ADULT, CLOTHES, EXPLICIT, MINOR, SUGGESTIVE, Wording
 
-Hook = Callable[[str], str | None]
+Consent = Literal["stated", "not stated"]
 
-# The one table. A star stands for any ending; phrases match across any spacing or punctuation.
-EXPLICIT = (
-    "blowjob* bondage bottomless breast breasts cleavage cum cumshot* dominatrix ejaculat* erection* erotic* "
-    "exhibitionis* explicit fellatio fetish* genital* handjob* hentai horny intercourse masturbat* naked nipple* nsfw "
-    "nude nudes nudity nudist* orgasm* orgy panties penis porn* pubic seductive* sex sexual* sexy sexi* slut* "
-    "striptease* stripper* topless undress* unclothed upskirt vagina* voyeur* vulva whore* xxx"
-).split() + ["without clothes", "no clothes", "bare breasts", "making love", "not safe for work"]
-# Harmless for adults, refused when the prompt speaks of a minor.
-SUGGESTIVE = (
-    "alluring bathing bikini* bra busty corset* flirt* latex lewd lingerie lustful miniskirt* "
-    "provocative* sensual* shirtless shower* skimpy stockings sultry swimsuit* swimwear tempting thong* underwear "
-    "wet lap"
-).split() + ["in bed", "on the bed", "tight clothes", "see through"]
-MINOR = (
-    "adolescen* babies baby boy boys child childlike children daughter fourteen girl girls grader* infant* juvenile* "
-    "kid kids kindergart* lolita loli minor minors nephew newborn* niece preschool* preteen* pubescen* puberty "
-    "schoolboy* schoolchild* schoolgirl* shota shotacon son teen teens teenag* toddler* tween* underage* "
-    "youngster*"
-).split() + ["high school", "middle school", "elementary school", "primary school", "little one"]
-_ADULT_AGE = 18
+
+@dataclass(frozen=True)
+class Asked:
+    """What a policy is asked before anything is computed.
+
+    Attributes:
+        prompt: what the portrait shall show, without weights of words.
+        negative_prompt: what it shall stay away from, likewise.
+        wordings: further texts that reach the text encoder: a caption, words of regions.
+        task: entry of `generation.tasks.TASKS`.
+        photos: how many photos of people are used.
+        consent: whether the caller stated that the people in them agreed.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    wordings: tuple[str, ...] = ()
+    task: str = "text-to-image"
+    photos: int = 1
+    consent: Consent = "not stated"
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Decides whether a request may be carried out."""
+
+    def check(self, asked: Asked) -> None:
+        """Accept the request, or refuse it.
+
+        Raises:
+            PromptRefused: the request breaks the policy; the message says how, in one sentence.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class PromptPolicy:
-    """Decides whether a prompt may be used; a generator applies one by default.
+    """Reads the prompt; a generator applies it by default.
 
     Attributes:
         refuse_sexualised: refuse explicit prompts about adults as well. Prompts that join minors with explicit or
             suggestive words are refused whatever this says.
         blocked: further words, names or phrases to refuse, with a star for any ending.
-        hooks: further checks; each gets the prompt and returns a reason to refuse it, or None.
+        require_consent: refuse requests for which consent is not stated.
     """
 
     refuse_sexualised: bool = True
     blocked: tuple[str, ...] = ()
-    hooks: tuple[Hook, ...] = field(default=())
+    require_consent: bool = False
 
-    def check(self, prompt: str) -> None:
-        """Accept the prompt, or refuse it.
+    def check(self, asked: Asked) -> None:
+        """See `Policy.check`.
 
         Raises:
-            PromptRefused: the prompt breaks the policy; the message says which rule, in one sentence.
+            PromptRefused: the message names the words; its `rule` is minor, sexualised, blocked or consent.
         """
-        text = _normalise(prompt)
-        explicit = _first(text, EXPLICIT)
-        minor = _first(text, MINOR) or _young_age(text)
-        if minor and (explicit or _first(text, SUGGESTIVE)):
-            raise PromptRefused("the prompt sexualises a minor, which is never allowed")
+        if self.require_consent and asked.consent != "stated":
+            raise PromptRefused(
+                "this installation needs it stated that the person in the photo agreed: consent=stated", rule="consent"
+            )
+        text = Wording.of(" . ".join((asked.prompt, *asked.wordings)))
+        avoided = Wording.of(asked.negative_prompt)
+        explicit = text.first(EXPLICIT) or _without(avoided.first(CLOTHES))
+        minor = text.first(MINOR) or text.young_age() or (_without(avoided.first(ADULT)) if explicit else None)
+        wrong = explicit or text.first(SUGGESTIVE)
+        if minor and wrong:
+            raise PromptRefused(
+                f"the prompt joins a minor (“{minor}”) with “{wrong}”, which is never allowed; leave one of them out",
+                rule="minor",
+            )
         if explicit and self.refuse_sexualised:
             raise PromptRefused(
-                f"the prompt asks for sexualised content (“{explicit}”); describe the portrait otherwise"
+                f"the prompt asks for sexualised content (“{explicit}”); describe the portrait otherwise",
+                rule="sexualised",
             )
-        blocked = _first(text, self.blocked)
+        blocked = text.first(self.blocked)
         if blocked:
-            raise PromptRefused(f"the prompt contains “{blocked}”, which the policy of this installation blocks")
-        for hook in self.hooks:
-            reason = hook(prompt)
-            if reason:
-                raise PromptRefused(f"the prompt is refused: {reason}")
+            raise PromptRefused(
+                f"the prompt contains “{blocked}”, which the policy of this installation blocks", rule="blocked"
+            )
 
 
-def _normalise(text: str) -> str:
-    """Lower case, no accents, no invisible characters, every run of anything else one space."""
-    decomposed = unicodedata.normalize("NFKD", text).casefold()
-    visible = "".join(c for c in decomposed if unicodedata.category(c) not in {"Mn", "Cf"})
-    return " ".join(re.findall(r"\w+", visible.replace("_", " ")))
+@dataclass(frozen=True)
+class AllOf:
+    """Several policies, each of which must accept; the first that refuses is heard."""
+
+    policies: tuple[Policy, ...]
+
+    def check(self, asked: Asked) -> None:
+        """See `Policy.check`."""
+        for policy in self.policies:
+            policy.check(asked)
 
 
-def _first(text: str, words: Iterable[str]) -> str | None:
-    """The first word or phrase of the table that stands in normalised text."""
-    for word in words:
-        stem = _normalise(word)
-        ending = r"\w*" if word.endswith("*") else ""
-        match = re.search(rf"\b{re.escape(stem)}{ending}\b", text) if stem else None
-        if match:
-            return match.group()
-    return None
+def read_words(path: str | Path) -> tuple[str, ...]:
+    """Words, names or phrases, one a line; lines that begin with # are remarks.
+
+    Raises:
+        InvalidSettings: the file cannot be read.
+    """
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise InvalidSettings(f"the list of blocked words {path} cannot be read ({error}); check the path") from None
+    return tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
-def _young_age(text: str) -> str | None:
-    """An age under 18 written in digits: 'age 12', '12 years old', '12yo'."""
-    for pattern in (r"\b(\d{1,2}) ?(?:years?|yrs?|yo|y o)\b", r"\b(?:age|aged) (\d{1,2})\b"):
-        for match in re.finditer(pattern, text):
-            if int(match.group(1)) < _ADULT_AGE:
-                return match.group()
-    return None
+def named_policy(name: str) -> Policy:
+    """A policy of your own, by name.
+
+    Args:
+        name: `package.module:attribute`, a policy or a class of one that takes no arguments.
+
+    Raises:
+        InvalidSettings: there is no such policy.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+        policy = found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InvalidSettings(f"there is no policy {name!r} ({error}); give package.module:attribute") from None
+    if not isinstance(policy, Policy):
+        raise InvalidSettings(f"{name} is no policy; it needs a method check(asked)")
+    return policy
+
+
+def _without(word: str | None) -> str | None:
+    """What a negative prompt asks for by its opposite."""
+    return word and f"without {word}"
