@@ -104,4 +104,4 @@ def test_training_without_its_extra_is_one_sentence(run: Run, monkeypatch: pytes
     monkeypatch.delitem(sys.modules, "consistentid.training.run", raising=False)
     code, _, said = run("train", "a.yaml")
     assert code == 1
-    assert said == "consistentid: training needs pyyaml, which is not installed: pip install 'consistentid[train]'\n"
+    assert said == "consistentid: training needs pyyaml, not installed: pip install 'consistentid[data,train]'\n"

@@ -91,7 +91,7 @@ def test_everybody_has_words_of_their_own(
     spelt_out = latents(generator, drawn, PROMPT, clauses=["a man", "a man"], **asked)
     assert torch.equal(spelt_out, latents(generator, drawn, f"{PROMPT}, a man", **asked))
     assert not torch.equal(spelt_out, latents(generator, drawn, PROMPT, clauses=["a man", "a woman"], **asked))
-    with pytest.raises(PromptRefused, match="sexualises a minor"):
+    with pytest.raises(PromptRefused, match="joins a minor"):
         generator.generate(drawn, "a portrait of {person}", clauses=["a naked man", "a child"], **asked)
 
 
