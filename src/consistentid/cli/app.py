@@ -31,6 +31,7 @@ _VERBS = {
     "dataset": "Build datasets for training from photos.",
     "train": "Train what a configuration file describes.",
     "evaluate": "Score portraits of people: identity, prompt, variety, with intervals.",
+    "serve": "Serve the HTTP API.",
     "weights": "List, fetch, verify and convert weights.",
     "doctor": "Check what is installed and where weights are.",
 }

@@ -34,6 +34,10 @@ class Embedder:
         self.idle = idle
         self._known: Memory[Embeddings] = Memory(_REMEMBERED)
 
+    def forget(self) -> None:
+        """Drop every embedding that is in memory."""
+        self._known.clear()
+
     def of(self, people: Gathered, prompt: str, settings: GenerationSettings) -> Embeddings:
         """Embeddings of one face and one prompt; see `embed`.
 

@@ -241,16 +241,31 @@ class PortraitGenerator:
             "dtype": dtype_name(self.pipeline.unet),
         }
 
+    def accepted(self, request: GenerationRequest) -> GenerationSettings:
+        """The settings of a request, complete as far as they are known before its photo is looked at.
+
+        Raises:
+            PromptRefused: the policy does not accept the prompt, the caption or a word.
+            InvalidSettings: a setting does not fit the model.
+        """
+        self.policy.check(text_of(request.prompt, weighted=request.settings.prompt_weighting))
+        for text in (request.settings.caption or "", *request.settings.words.values()):
+            self.policy.check(text)
+        return self._resolved(request)
+
+    def forget(self) -> None:
+        """Drop what is remembered of photos and prompts while the process lives: analyses and embeddings."""
+        self._analyses.forget()
+        self._embedder.forget()
+        self.cache.forget()
+
     def prepare(self, request: GenerationRequest) -> PreparedRequest:
         """Check a request, analyse its photo, and compute its conditioning; what is known already is remembered.
 
         Raises:
             ConsistentIDError: as in `generate`.
         """
-        self.policy.check(text_of(request.prompt, weighted=request.settings.prompt_weighting))
-        for text in (request.settings.caption or "", *request.settings.words.values()):
-            self.policy.check(text)
-        settings = self._resolved(request)
+        settings = self.accepted(request)
         analysed = self._analyses.of(request.photo, settings)
         config = self.adapter.config
         settings = with_caption(settings, analysed.analysis, task=request.task, config=config)

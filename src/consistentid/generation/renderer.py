@@ -105,9 +105,8 @@ class Renderer:
             )
 
     def _portrait(self, shot: Shot, rendered: Rendered, *, batch_size: int, batch_position: int) -> Portrait:
-        request = shot.prepared.request
         if rendered.withheld:
-            logger.warning("the safety checker blacked image %d of %r", shot.index, request.prompt)
+            logger.warning("the safety checker blacked image %d of a request", shot.index)  # prompts are personal
         settings = shot.record(
             **self.origin.model_dump(),
             weights_sha256=self.weights_sha256,
