@@ -3,12 +3,14 @@
 import base64
 import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.web.app import create_app
@@ -24,7 +26,20 @@ def generator() -> PortraitGenerator:
 
 @pytest.fixture(scope="session")
 def photo(sample_photos: dict[str, Path]) -> bytes:
-    return sample_photos["synthetic-woman"].read_bytes()
+    return small(sample_photos["synthetic-woman"])
+
+
+@pytest.fixture(scope="session")
+def other_photo(sample_photos: dict[str, Path]) -> bytes:
+    return small(sample_photos["official-man"])
+
+
+def small(path: Path) -> bytes:
+    """A photo in which dlib finds the face quickly."""
+    image, content = Image.open(path).convert("RGB"), BytesIO()
+    image.thumbnail((320, 320))
+    image.save(content, "JPEG", quality=95)
+    return content.getvalue()
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ from consistentid.web.config import ServerConfig
 def test_a_portrait_from_photo_to_record(
     client: TestClient, photo: bytes, tmp_path: Path, config: ServerConfig, quick: Any, ended: Any
 ) -> None:
-    client: TestClient, photo: bytes, tmp_path: Path, config: Any, quick: Any, ended: Any
-) -> None:
     form = {"request": json.dumps({**quick, "num_images": 2, "seed": 7})}
     answer = client.post("/v1/portraits", data=form, files={"photo": ("../../x.jpg", photo, "image/jpeg")})
     assert answer.status_code == 202, answer.text
@@ -49,8 +47,6 @@ def test_followers_see_every_step_and_previews(client: TestClient, photo: bytes,
 
 def test_a_running_job_is_cancelled_and_forgotten(
     client: TestClient, config: ServerConfig, submit: Any, ended: Any
-) -> None:
-    client: TestClient, photo: bytes, config: Any, submit: Any, ended: Any
 ) -> None:
     location = submit(client, steps=100)
     with client.stream("GET", f"{location}/events") as stream:
@@ -88,10 +84,12 @@ def test_a_full_queue_says_when_to_come_back(serve: Any, photo: bytes, quick: An
     assert client.get("/v1/portraits").json() == []
 
 
-def test_photos_of_others_take_part(client: TestClient, sample_photos: dict[str, Path], quick: Any, ended: Any) -> None:
+def test_photos_of_others_take_part(
+    client: TestClient, photo: bytes, other_photo: bytes, quick: Any, ended: Any
+) -> None:
     files = {
-        "photo": ("a", sample_photos["synthetic-woman"].read_bytes()),
-        "parts.eyes": ("b", sample_photos["official-man"].read_bytes()),
+        "photo": ("a", photo),
+        "parts.eyes": ("b", other_photo),
     }
     answer = client.post("/v1/portraits", data={"request": json.dumps(quick)}, files=files)
     status = ended(client, answer.headers["location"])
@@ -120,8 +118,6 @@ def test_a_photo_without_a_face_fails_in_a_sentence(client: TestClient, submit: 
     ],
 )
 def test_refusals_come_before_the_queue(
-    client: TestClient, photo: bytes, changes: Any, detail: str, quick: Any
-) -> None:
     client: TestClient, photo: bytes, changes: Any, detail: str, quick: Any
 ) -> None:
     body = {**quick, "photo": base64.b64encode(photo).decode(), **changes}

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from consistentid.web import problems
 from consistentid.web.access import Access
+from consistentid.web.body_limit import BodyLimit
 from consistentid.web.config import ServerConfig
 from consistentid.web.jobs import PortraitRequest
 from consistentid.web.observe import Observe
@@ -55,12 +56,12 @@ def create_app(config: ServerConfig, service: PortraitService | None = None) -> 
         openapi_url="/v1/openapi.json",
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
-        max_body_size=config.max_body,
     )
     app.state.config, app.state.service, app.state.access = config, running, access
     for routes in (portraits, analyses, models, state):
         app.include_router(routes.router, prefix="/v1")
     problems.install(app)
+    app.add_middleware(BodyLimit, most=config.max_body)
     app.add_middleware(Observe, metrics=running.metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

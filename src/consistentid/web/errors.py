@@ -37,6 +37,12 @@ class NotFinished(ServingError):
     status = 409
 
 
+class BodyTooLarge(ServingError):
+    """A body has more bytes than are accepted."""
+
+    status = 413
+
+
 class UnsupportedBody(ServingError):
     """The content type of a body is not accepted."""
 

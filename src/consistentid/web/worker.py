@@ -93,7 +93,8 @@ class Worker:
 
     def join(self, timeout: float) -> bool:
         """Wait for the thread; whether it has ended."""
-        self._threads[0].join(timeout)
+        if self._threads[0].ident is not None:  # it was started
+            self._threads[0].join(timeout)
         return not self.is_alive
 
     def _heartbeat(self) -> None:
