@@ -1,11 +1,14 @@
 """`consistentid serve`."""
 
+import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consistentid.errors import InvalidSettings
 
 if TYPE_CHECKING:
+    from consistentid.web.config import ServerConfig
     from consistentid.web.service import PortraitService
 
 
@@ -70,8 +73,6 @@ def _serve(service: "PortraitService") -> None:
     # Addresses and paths are personal, so there is no access log; /v1/metrics has the numbers.
     options = uvicorn.Config(
         create_app(config, service),
-        host=config.host,
-        port=config.port,
         access_log=False,
         log_level="warning",
         server_header=False,
@@ -79,5 +80,22 @@ def _serve(service: "PortraitService") -> None:
         limit_concurrency=1024,
         h11_max_incomplete_event_size=65536,
     )
-    print(f"http://{config.host}:{config.port}/v1/openapi.json", flush=True)
-    Server(options).run()
+    listener = _bound(config)
+    print(f"http://{config.host}:{listener.getsockname()[1]}/v1/openapi.json", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its shutdown; the end is no failure
+    Server(options).run(sockets=[listener])
+
+
+def _bound(config: "ServerConfig") -> socket.socket:
+    """A socket at the address of a configuration.
+
+    Raises:
+        InvalidSettings: somebody else has it, or there is no such address.
+    """
+    try:
+        family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except OSError as error:
+        raise InvalidSettings(
+            f"cannot listen at {config.host}:{config.port} ({error.strerror or error}); choose another --port or --host"
+        ) from None

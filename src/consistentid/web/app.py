@@ -59,7 +59,7 @@ def create_app(config: ServerConfig, service: PortraitService | None = None) -> 
     )
     app.state.config, app.state.service, app.state.access = config, running, access
     for routes in (portraits, analyses, models, state):
-        app.include_router(routes.router, prefix="/v1")
+        app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(BodyLimit, most=config.max_body)
     app.add_middleware(Observe, metrics=running.metrics)

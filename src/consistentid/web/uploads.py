@@ -94,6 +94,7 @@ def check_request(
         raise InvalidSettings(f"{len(photos)} photos were sent; at most {MAX_PHOTOS} are used")
     if generator is not None:
         generator.accepted(generation_request(request, photos))
-        scheduler_named(request.scheduler or "", like=generator.pipeline.scheduler)
+        if request.scheduler is not None:
+            scheduler_named(request.scheduler, like=generator.pipeline.scheduler)
     for role, content in photos:
         checked_photo(content, max_pixels=config.max_pixels, name=role)

@@ -9,7 +9,7 @@ from consistentid.web.problems import declared
 from consistentid.web.schemas import Analysis
 from consistentid.web.service import PortraitService
 
-router = APIRouter(tags=["analyses"])
+router = APIRouter(prefix="/v1", tags=["analyses"])
 
 
 @router.post(

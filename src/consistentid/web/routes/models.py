@@ -9,7 +9,7 @@ from consistentid.web.problems import declared
 from consistentid.web.schemas import Model, Models
 from consistentid.web.service import PortraitService
 
-router = APIRouter(tags=["models"])
+router = APIRouter(prefix="/v1", tags=["models"])
 
 
 @router.get("/models", summary="See what is served", responses=declared(401, 403))

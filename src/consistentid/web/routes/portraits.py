@@ -18,7 +18,7 @@ from consistentid.web.queue import POLL, JobQueue, fresh
 from consistentid.web.schemas import JOB_ID, Deleted, PortraitEvent, PortraitStatus
 from consistentid.web.service import PortraitService
 
-router = APIRouter(tags=["portraits"])
+router = APIRouter(prefix="/v1", tags=["portraits"])
 
 JobId = Annotated[str, Path(pattern=JOB_ID, description="As `POST /v1/portraits` gave it.")]
 

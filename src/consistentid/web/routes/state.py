@@ -9,7 +9,7 @@ from consistentid.web.problems import declared
 from consistentid.web.schemas import Health, Readiness
 from consistentid.web.service import PortraitService
 
-router = APIRouter(tags=["state"])
+router = APIRouter(prefix="/v1", tags=["state"])
 
 
 @router.get("/health", summary="Does the process answer?")
