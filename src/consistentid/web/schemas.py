@@ -9,6 +9,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.donors import Donors
+from consistentid.identity.control import check_parts
 from consistentid.web.jobs import PHOTO, JobState, Photos, PortraitJob, PortraitRequest, Progress
 
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -78,7 +79,12 @@ class AnalysisSubmission(_Strict):
 
 
 def photos_of(photo: bytes, *, parts: dict[str, bytes], blend_with: bytes | None, same: tuple[bytes, ...]) -> Photos:
-    """Role and content of every photo, in the order of `Donors.by_role`."""
+    """Role and content of every photo, in the order of `Donors.by_role`.
+
+    Raises:
+        InvalidSettings: a part is unknown.
+    """
+    check_parts(parts)
     donors = Donors(parts, blend_with, same)
     return [(PHOTO, photo), *((role, content) for role, content in donors.by_role() if isinstance(content, bytes))]
 

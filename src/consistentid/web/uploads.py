@@ -7,6 +7,8 @@ from io import BytesIO
 from PIL import Image, UnidentifiedImageError
 
 from consistentid.errors import InvalidSettings, UnreadableImage
+from consistentid.faces.analysis import parse_choice
+from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.donors import Donors
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.request import GenerationRequest
@@ -62,6 +64,7 @@ def check_limits(request: PortraitRequest, config: ServerConfig) -> None:
     for value, most, what in (
         (text, config.max_text, "characters of prompt, negative prompt, caption and words"),
         (request.num_images, config.max_images, "images"),
+        (len(request.regions or ()), len(REGION_NAMES), "regions"),
         (request.steps or 0, config.max_steps, "steps"),
         (max(request.size or (0, 0)), config.max_side, "pixels on a side"),
     ):
@@ -90,6 +93,8 @@ def check_request(
         ConsistentIDError: the first thing that is wrong with it.
     """
     check_limits(request, config)
+    if request.face is not None:
+        parse_choice(request.face)
     if len(photos) > MAX_PHOTOS:
         raise InvalidSettings(f"{len(photos)} photos were sent; at most {MAX_PHOTOS} are used")
     if generator is not None:
