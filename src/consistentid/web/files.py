@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from consistentid.errors import InvalidSettings
@@ -42,7 +43,11 @@ class FolderFileStore:
         for name in names:
             (self.folder / job / name).unlink(missing_ok=True)
 
-    def jobs(self, *, before: float) -> list[str]:
+    def old(self, *, before: float) -> list[str]:
         """See `FileStore`."""
+        for part in self.folder.glob("*/.*.part"):
+            with suppress(FileNotFoundError):  # written whole meanwhile
+                if part.stat().st_mtime < before:
+                    part.unlink()
         found = ((path.name, path.stat().st_mtime) for path in self.folder.iterdir() if path.is_dir())
         return sorted(name for name, changed in found if changed < before)

@@ -182,7 +182,7 @@ class JobQueue:
             logger.warning("%d jobs lost their worker and are queued again, %d failed", requeued, len(failed))
         before = time.time() - self.config.retention_hours * 3600
         self._forget(self.jobs.expired(before=before))
-        for id_ in self.files.jobs(before=time.time() - _ORPHAN_AGE):
+        for id_ in self.files.old(before=time.time() - _ORPHAN_AGE):
             if self.jobs.get(id_) is None:
                 self.files.delete(id_)
 

@@ -103,6 +103,6 @@ class FileStore(Protocol):
         """Delete files of a job, by default all."""
         ...
 
-    def jobs(self, *, before: float) -> list[str]:
-        """Jobs whose files are all older than a time, in seconds since 1970."""
+    def old(self, *, before: float) -> list[str]:
+        """Jobs whose files are older than a time, in seconds since 1970; what was never written whole is deleted."""
         ...
