@@ -10,6 +10,7 @@ Everything runs on this machine: the server as `consistentid serve`, the clients
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -83,48 +84,61 @@ def serving(**settings: object) -> Iterator[Server]:
 
 
 def load(clients: int, seconds: float, steps: int) -> None:
-    """Clients that submit, wait, fetch and delete, as fast as they are let; a monitor asks for health meanwhile."""
-    counts, ids, lock = Counter[str](), list[str](), threading.Lock()
-    with serving(max_queue=32) as server:
-        end = time.monotonic() + seconds
-
-        def client(number: int) -> None:
-            dice, settings = random.Random(number), GenerationSettings(steps=steps, seed=number)
-            with httpx.Client(base_url=server.url, timeout=600) as http:
-                while time.monotonic() < end:
-                    data = {"request": json.dumps({"prompt": PROMPT, **settings.model_dump(exclude_unset=True)})}
-                    answer = http.post("/v1/portraits", data=data, files={"photo": PHOTO.read_bytes()})
-                    with lock:
-                        counts[f"submit {answer.status_code}"] += 1
-                    if answer.status_code == 429:
-                        time.sleep(min(float(answer.headers["Retry-After"]), 2) * dice.random())
-                        continue
-                    job = answer.json()["id"]
-                    with lock:
-                        ids.append(job)
-                    while (status := http.get(f"/v1/portraits/{job}").json())["state"] in {"queued", "running"}:
-                        time.sleep(0.3)
-                    fetched = [http.get(one["url"]).status_code for one in status["portraits"]]
-                    with lock:
-                        counts[status["state"]] += 1
-                        counts["images"] += fetched.count(200)
-
-        threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-        for thread in threads:
-            thread.start()
+    """Clients that submit, wait and fetch, as fast as they are let; this process asks for health meanwhile."""
+    with serving(max_queue=32) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        results: multiprocessing.Queue[tuple[Counter[str], list[str]]] = multiprocessing.Queue()
+        crowd = multiprocessing.Process(target=crowded, args=(server.url, clients, seconds, steps, results))
+        crowd.start()
         health, memory = [], []
-        while any(thread.is_alive() for thread in threads):
+        while crowd.is_alive() and results.empty():
             begun = time.perf_counter()
-            httpx.get(f"{server.url}/v1/health", timeout=60)
+            http.get("/v1/health")
             health.append(time.perf_counter() - begun)
             memory.append(server.memory)
             time.sleep(0.2)
-        known = len(httpx.get(f"{server.url}/v1/portraits?limit=1000").json())
+        counts, ids = results.get()
+        crowd.join()
+        known = len(http.get("/v1/portraits?limit=1000").json())
     tenth = max(1, len(memory) // 10)
     print(f"{clients} clients, {seconds:.0f} s: {dict(sorted(counts.items()))}")
     print(f"lost {len(ids) - counts['succeeded']}, duplicate {len(ids) - len(set(ids))}, in the store {known}")
     print(f"health: median {1000 * statistics.median(health):.0f} ms, p95 {1000 * quantile(health, 0.95):.0f} ms")
     print(f"memory: {max(memory[:tenth]) >> 20} MB in the first tenth, {max(memory[-tenth:]) >> 20} MB in the last")
+
+
+def crowded(
+    url: str, clients: int, seconds: float, steps: int, results: "multiprocessing.Queue[tuple[Counter[str], list[str]]]"
+) -> None:
+    """Run the clients; in a process of its own, so that they do not slow the one that asks for health."""
+    counts, ids, lock = Counter[str](), list[str](), threading.Lock()
+    end, photo = time.monotonic() + seconds, PHOTO.read_bytes()
+
+    def client(number: int) -> None:
+        dice, request = random.Random(number), json.dumps({"prompt": PROMPT, "steps": steps, "seed": number})
+        with httpx.Client(base_url=url, timeout=600) as http:
+            while time.monotonic() < end:
+                answer = http.post("/v1/portraits", data={"request": request}, files={"photo": photo})
+                with lock:
+                    counts[f"submit {answer.status_code}"] += 1
+                if answer.status_code == 429:
+                    time.sleep(float(answer.headers["Retry-After"]) * (0.5 + dice.random()))
+                    continue
+                job = answer.json()["id"]
+                with lock:
+                    ids.append(job)
+                while (status := http.get(f"/v1/portraits/{job}").json())["state"] in {"queued", "running"}:
+                    time.sleep(0.5)
+                fetched = [http.get(one["url"]).status_code for one in status["portraits"]]
+                with lock:
+                    counts[status["state"]] += 1
+                    counts["images"] += fetched.count(200)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    results.put((counts, ids))
 
 
 def kill(jobs: int, steps: int) -> None:
