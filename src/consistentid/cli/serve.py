@@ -28,7 +28,7 @@ def serve(
     """Serve the HTTP API until SIGTERM or Ctrl-C; what runs then is finished first.
 
     Args:
-        config: YAML file, for example configs/serve.yaml; any of its names may be an environment variable in capitals
+        config: YAML file, for example configs/server.yaml; any of its names may be an environment variable in capitals
             behind CONSISTENTID_SERVE_.
         host: where to listen; beyond 127.0.0.1, API keys are needed.
         port: likewise.

@@ -24,6 +24,9 @@ class ServerConfig(BaseSettings):
         model, adapter, dtype, offline: as in `PortraitGenerator.from_pretrained`.
         devices: one worker, with a model of its own, on each.
         store: folder of the jobs and their files.
+        s3_bucket: `bucket` or `bucket/prefix` for the files instead; credentials come from the usual variables.
+        s3_endpoint: of a server other than AWS.
+        redis_url: of a Redis or Valkey for the jobs instead.
         retention_hours: finished jobs are deleted after this time.
         batch_size: images in one denoising run.
         batch_delay: seconds that a worker waits for requests to join the first one.
@@ -51,6 +54,9 @@ class ServerConfig(BaseSettings):
     dtype: str = "auto"
     offline: bool = True
     store: Path = Path("out/serve")
+    s3_bucket: str | None = None
+    s3_endpoint: str | None = None
+    redis_url: SecretStr | None = None
     retention_hours: float = Field(default=24, gt=0)
     batch_size: int = Field(default=8, ge=1)
     batch_delay: float = Field(default=0.02, ge=0, le=10)
@@ -139,5 +145,5 @@ def _read(path: Path) -> dict[str, object]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InvalidSettings(f"{path} cannot be read as YAML ({error})") from None
     if not isinstance(values, dict):
-        raise InvalidSettings(f"{path} must hold names and values; configs/serve.yaml is an example")
+        raise InvalidSettings(f"{path} must hold names and values; configs/server.yaml is an example")
     return values

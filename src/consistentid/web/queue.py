@@ -10,6 +10,8 @@ from consistentid.web.config import ServerConfig
 from consistentid.web.errors import KeyReused, NotFinished, NotServing, UnknownJob
 from consistentid.web.files import FolderFileStore
 from consistentid.web.jobs import JobState, Photos, PortraitJob, PortraitRequest, Progress
+from consistentid.web.redis_store import RedisJobStore
+from consistentid.web.s3_files import S3FileStore
 from consistentid.web.sqlite_store import SqliteJobStore
 from consistentid.web.store import FileStore, JobStore
 from consistentid.web.uploads import check_request
@@ -46,7 +48,17 @@ class JobQueue:
         Raises:
             InvalidSettings: its store cannot be used.
         """
-        return cls(config, SqliteJobStore(config.store / "jobs.sqlite"), FolderFileStore(config.store / "files"))
+        jobs: JobStore
+        files: FileStore
+        if config.redis_url is None:
+            jobs = SqliteJobStore(config.store / "jobs.sqlite")
+        else:
+            jobs = RedisJobStore(config.redis_url.get_secret_value())
+        if config.s3_bucket is None:
+            files = FolderFileStore(config.store / "files")
+        else:
+            files = S3FileStore(config.s3_bucket, endpoint=config.s3_endpoint)
+        return cls(config, jobs, files)
 
     def submit(
         self, request: PortraitRequest, photos: Photos, *, owner: str, idempotency_key: str | None = None
