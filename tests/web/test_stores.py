@@ -65,9 +65,7 @@ def test_jobs_are_claimed_in_order_with_those_that_fit(jobs: JobStore) -> None:
     first = jobs.claim("a", max_images=6, lease=30)
     assert [one.id for one in first] == [one.id for one in alike[:2]]
     assert {(one.state, one.attempts) for one in first} == {(JobState.RUNNING, 1)}
-    assert [one.id for one in jobs.claim("b", max_images=2, lease=30)] == [
-        alike[2].id
-    ]  # too many, but first
+    assert [one.id for one in jobs.claim("b", max_images=2, lease=30)] == [alike[2].id]  # too many, but first
     assert [one.id for one in jobs.claim("b", max_images=2, lease=30)] == [other.id]
     assert jobs.claim("c", max_images=8, lease=30) == []
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from limits import parse
-from limits.storage import MemoryStorage
+from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
 from consistentid.web.errors import Forbidden, MissingKey, TooManyRequests
@@ -25,12 +25,13 @@ class Access:
     Args:
         keys: with none, everybody on this machine may ask.
         rate: as `limits` writes it.
+        counters: where requests are counted, so that several servers count together.
     """
 
-    def __init__(self, keys: Sequence[str], *, rate: str) -> None:
+    def __init__(self, keys: Sequence[str], *, rate: str, counters: str = "memory://") -> None:
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._rate = parse(rate)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = MovingWindowRateLimiter(storage_from_string(counters))
 
     def owner(self, request: Request, key: str | None) -> str:
         """Whose jobs a request may see: a name made of its key.

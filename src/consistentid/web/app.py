@@ -39,7 +39,7 @@ def create_app(config: ServerConfig, service: PortraitService | None = None) -> 
         WeightsNotFound: a model cannot be loaded.
         InvalidSettings: the store or the keys cannot be used.
     """
-    access = Access(config.keys(), rate=config.rate)
+    access = Access(config.keys(), rate=config.rate, counters=config.counters)
     running = service or PortraitService.open(config)
 
     @asynccontextmanager

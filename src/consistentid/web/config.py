@@ -105,6 +105,12 @@ class ServerConfig(BaseSettings):
         except ValueError:
             return False
 
+    @property
+    def counters(self) -> str:
+        """Where requests are counted, as `limits` writes it."""
+        url = "memory://" if self.redis_url is None else self.redis_url.get_secret_value()
+        return f"redis+{url}" if url.startswith("unix://") else url
+
     def keys(self) -> tuple[str, ...]:
         """Every API key.
 
