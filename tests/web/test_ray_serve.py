@@ -17,14 +17,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.enable_socket]
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "100"  # read when it is imported
     ray, serve = pytest.importorskip("ray"), pytest.importorskip("ray.serve")
     from consistentid.web.ray_serve import PortraitDeployment
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    paths = {"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "OMP_NUM_THREADS": "1"}}
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, runtime_env=paths)
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     values = {"store": str(tmp_path_factory.mktemp("ray")), "batch_size": 1, "lease": 10}
     replicas = PortraitDeployment.options(num_replicas=2, ray_actor_options={"num_cpus": 0.5}, max_ongoing_requests=64)

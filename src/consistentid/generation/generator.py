@@ -245,19 +245,17 @@ class PortraitGenerator:
         """The settings of a request, complete as far as they are known before its photo is looked at.
 
         Raises:
-            PromptRefused: the policy does not accept the prompt, the caption or a word.
-            InvalidSettings: a setting does not fit the model.
+            PromptRefused, InvalidSettings: the policy does not accept a text, or a setting does not fit the model.
         """
-        self.policy.check(text_of(request.prompt, weighted=request.settings.prompt_weighting))
-        for text in (request.settings.caption or "", *request.settings.words.values()):
+        prompt = text_of(request.prompt, weighted=request.settings.prompt_weighting)
+        for text in (prompt, request.settings.caption or "", *request.settings.words.values()):
             self.policy.check(text)
         return self._resolved(request)
 
     def forget(self) -> None:
         """Drop what is remembered of photos and prompts while the process lives: analyses and embeddings."""
-        self._analyses.forget()
-        self._embedder.forget()
-        self.cache.forget()
+        for memory in (self._analyses, self._embedder, self.cache):
+            memory.forget()
 
     def prepare(self, request: GenerationRequest) -> PreparedRequest:
         """Check a request, analyse its photo, and compute its conditioning; what is known already is remembered.

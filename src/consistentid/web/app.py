@@ -12,13 +12,14 @@ from pydantic.json_schema import models_json_schema
 
 from consistentid.web import problems
 from consistentid.web.access import Access
+from consistentid.web.analysis_schemas import AnalysisSubmission
 from consistentid.web.body_limit import BodyLimit
 from consistentid.web.config import ServerConfig
 from consistentid.web.jobs import PortraitRequest
 from consistentid.web.observe import Observe
 from consistentid.web.problems import Problem
 from consistentid.web.routes import analyses, models, portraits, state
-from consistentid.web.schemas import AnalysisSubmission, PortraitSubmission
+from consistentid.web.schemas import PortraitSubmission
 from consistentid.web.service import PortraitService
 
 DESCRIPTION = """Portraits of the person in a photo, that follow a prompt.

@@ -7,9 +7,10 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 
+from consistentid.web.analysis_schemas import AnalysisSubmission
 from consistentid.web.errors import MalformedRequest, UnsupportedBody
 from consistentid.web.jobs import Photos, PortraitRequest
-from consistentid.web.schemas import AnalysisSubmission, PortraitSubmission, photos_of
+from consistentid.web.schemas import PortraitSubmission, photos_of
 from consistentid.web.uploads import MAX_PHOTOS
 
 Model = TypeVar("Model", bound=BaseModel)

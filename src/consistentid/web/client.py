@@ -11,8 +11,10 @@ import httpx2 as httpx
 
 from consistentid.errors import ConsistentIDError
 from consistentid.generation.settings import GenerationSettings
+from consistentid.web.analysis_schemas import Analysis
 from consistentid.web.jobs import PortraitRequest
-from consistentid.web.schemas import Analysis, Models, PortraitEvent, PortraitStatus
+from consistentid.web.schemas import PortraitEvent, PortraitStatus
+from consistentid.web.state_schemas import Models
 
 _PATIENCE = 20  # times that a busy server is asked again
 

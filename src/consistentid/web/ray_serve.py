@@ -46,4 +46,5 @@ def application(values: dict[str, Any]) -> serve.Application:
     """
     config = ServerConfig.load(**values)
     config.keys()
-    return PortraitDeployment.bind({**values, "store": str(Path(config.store).resolve())})
+    deployment: Any = PortraitDeployment  # the decorators are typed as if it were the class still
+    return deployment.bind({**values, "store": str(Path(config.store).resolve())})

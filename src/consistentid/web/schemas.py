@@ -1,13 +1,11 @@
-"""What the API takes and gives; requests are `jobs.PortraitRequest`, and with it the settings of generation."""
+"""What `/v1/portraits` takes and gives; requests are `jobs.PortraitRequest`, and with it the settings of generation."""
 
 import base64
 from datetime import UTC, datetime
 from typing import Annotated, Self
 
-import numpy as np
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
-from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.donors import Donors
 from consistentid.identity.control import check_parts
 from consistentid.web.jobs import PHOTO, JobState, Photos, PortraitJob, PortraitRequest, Progress
@@ -19,11 +17,13 @@ EncodedPhoto = Annotated[
 JOB_ID = r"^[0-9a-f]{32}$"
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """No field more than those named, and none changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class OtherPhotos(_Strict):
+class OtherPhotos(Strict):
     """Photos besides the one of the person, as in `donors.Donors`.
 
     Attributes:
@@ -66,18 +66,6 @@ class PortraitSubmission(PortraitRequest):
         return photos_of(self.photo, parts=others.parts, blend_with=others.blend_with, same=others.same)
 
 
-class AnalysisSubmission(_Strict):
-    """A photo to analyse.
-
-    Attributes:
-        photo: JPEG, PNG or WebP file in base64.
-        face: which face: largest, left, right, centre, left:1 for the second from the left, or a number.
-    """
-
-    photo: EncodedPhoto
-    face: int | str = "largest"
-
-
 def photos_of(photo: bytes, *, parts: dict[str, bytes], blend_with: bytes | None, same: tuple[bytes, ...]) -> Photos:
     """Role and content of every photo, in the order of `Donors.by_role`.
 
@@ -89,7 +77,7 @@ def photos_of(photo: bytes, *, parts: dict[str, bytes], blend_with: bytes | None
     return [(PHOTO, photo), *((role, content) for role, content in donors.by_role() if isinstance(content, bytes))]
 
 
-class PortraitLink(_Strict):
+class PortraitLink(Strict):
     """A portrait that was made.
 
     Attributes:
@@ -103,7 +91,7 @@ class PortraitLink(_Strict):
     url: str | None
 
 
-class PortraitStatus(_Strict):
+class PortraitStatus(Strict):
     """A job and where it stands.
 
     Attributes:
@@ -159,7 +147,7 @@ class PortraitStatus(_Strict):
         )
 
 
-class PortraitEvent(_Strict):
+class PortraitEvent(Strict):
     """What a follower is told.
 
     Attributes:
@@ -189,121 +177,7 @@ class PortraitEvent(_Strict):
         )
 
 
-class Deleted(_Strict):
+class Deleted(Strict):
     """How many jobs were deleted, with everything of them."""
 
     deleted: int
-
-
-Box = tuple[float, float, float, float]
-
-
-class RegionFound(_Strict):
-    """A region of the face that the photo shows.
-
-    Attributes:
-        share: of the photo's pixels.
-        box: left, top, right, bottom in pixels.
-    """
-
-    share: float
-    box: Box
-
-
-class Analysis(_Strict):
-    """What is found in a photo. Pixels are those of the upright photo, after it was shrunk to `size`.
-
-    Attributes:
-        size: width, height.
-        faces: box of every face, the largest first: left, top, right, bottom; `face: k` chooses the k-th of those that
-            are large enough.
-        box: of the chosen face.
-        landmarks: left eye, right eye, nose, left and right mouth corner, as the viewer sees them.
-        regions: face, ears, eyes, nose, mouth: those that are visible.
-        caption: description of the face, None where the model has a fixed one.
-    """
-
-    size: tuple[int, int]
-    faces: tuple[Box, ...]
-    box: Box
-    landmarks: tuple[tuple[float, float], ...]
-    regions: dict[str, RegionFound]
-    caption: str | None
-
-    @classmethod
-    def of(cls, analysis: FaceAnalysis, *, faces: list[Box]) -> Self:
-        """An analysis without pixels and without the identity embedding, which is biometric data."""
-        landmarks = () if analysis.landmarks is None else analysis.landmarks.tolist()
-        return cls(
-            size=(analysis.photo.shape[1], analysis.photo.shape[0]),
-            faces=tuple(_rounded(box) for box in faces),
-            box=_rounded(analysis.box),
-            landmarks=tuple((round(x, 1), round(y, 1)) for x, y in landmarks),
-            regions={name: _region(mask) for name, mask in analysis.region_masks.items()},
-            caption=analysis.description,
-        )
-
-
-def _rounded(box: Box) -> Box:
-    left, top, right, bottom = (round(float(value), 1) for value in box)
-    return left, top, right, bottom
-
-
-def _region(mask: np.ndarray) -> RegionFound:
-    rows, columns = np.nonzero(mask)
-    box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
-    return RegionFound(share=round(float(mask.mean()), 5), box=box)
-
-
-class Model(_Strict):
-    """A model that is served.
-
-    Attributes:
-        name: embedded, a folder's name or a hub id.
-        base: family: embedded, sd15 or sdxl.
-        size: width, height of a portrait when none is asked for.
-        steps, guidance, scheduler: likewise.
-        regions: that can take part.
-        max_images, max_steps, max_side: limits of a request.
-        weights_sha256: of every parameter that takes part.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    name: str
-    base: str
-    size: tuple[int, int] | None
-    steps: int
-    guidance: float
-    scheduler: str
-    regions: tuple[str, ...]
-    max_images: int
-    max_steps: int
-    max_side: int
-    weights_sha256: str
-
-
-class Models(_Strict):
-    """Every model that is served."""
-
-    models: tuple[Model, ...]
-
-
-class Health(_Strict):
-    """The process answers."""
-
-    status: str = "ok"
-
-
-class Readiness(_Strict):
-    """Jobs are accepted and worked on.
-
-    Attributes:
-        status: ready.
-        workers: that are alive.
-        queued: jobs that wait.
-    """
-
-    status: str = "ready"
-    workers: int
-    queued: int

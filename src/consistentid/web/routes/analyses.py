@@ -4,9 +4,9 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from consistentid.web.access import CountedOwner
+from consistentid.web.analysis_schemas import Analysis
 from consistentid.web.bodies import ANALYSIS_BODY, analysis_body
 from consistentid.web.problems import declared
-from consistentid.web.schemas import Analysis
 from consistentid.web.service import PortraitService
 
 router = APIRouter(prefix="/v1", tags=["analyses"])

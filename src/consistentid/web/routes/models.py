@@ -6,8 +6,8 @@ from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.presets import PRESETS
 from consistentid.web.access import Owner
 from consistentid.web.problems import declared
-from consistentid.web.schemas import Model, Models
 from consistentid.web.service import PortraitService
+from consistentid.web.state_schemas import Model, Models
 
 router = APIRouter(prefix="/v1", tags=["models"])
 

@@ -6,8 +6,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from consistentid.web.access import Owner
 from consistentid.web.errors import NotServing
 from consistentid.web.problems import declared
-from consistentid.web.schemas import Health, Readiness
 from consistentid.web.service import PortraitService
+from consistentid.web.state_schemas import Health, Readiness
 
 router = APIRouter(prefix="/v1", tags=["state"])
 
