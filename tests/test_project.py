@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "consistentid"
@@ -84,6 +85,14 @@ def test_every_configuration_can_be_read(path: Path) -> None:
         from consistentid.evaluation.config import load_config as load_evaluation
 
         assert load_evaluation(path).protocol
+        return
+    if path.name == "server.yaml":
+        from consistentid.web.config import ServerConfig
+
+        assert ServerConfig.load(path).model
+        return
+    if path.name == "serve.yaml":  # Ray Serve's own format
+        assert yaml.safe_load(path.read_text())["applications"]
         return
     from consistentid.training.run import load_config
 

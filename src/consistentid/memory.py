@@ -1,5 +1,6 @@
 """Results that are remembered while the process lives, the least recently used forgotten first."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -17,14 +18,22 @@ class Memory(Generic[Value]):
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """The value of a key, computed when it is not remembered; an error of `compute` is not."""
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key]
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
         value = compute()
-        self._values[key] = value
-        if len(self._values) > self.capacity:
-            self._values.popitem(last=False)
+        with self._lock:
+            self._values[key] = value
+            if len(self._values) > self.capacity:
+                self._values.popitem(last=False)
         return value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()

@@ -33,6 +33,7 @@ _VERBS = {
     "evaluate": "Score portraits of people: identity, prompt, variety, with intervals.",
     "verify": "Say what a picture is, who signed it, and whether it was changed.",
     "certificate": "Make a certificate of your own that signs your pictures.",
+    "serve": "Serve the HTTP API.",
     "weights": "List, fetch, verify and convert weights.",
     "doctor": "Check what is installed and where weights are.",
 }

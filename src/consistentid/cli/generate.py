@@ -26,6 +26,7 @@ def generate(
     jobs: Path | None = None,
     like: Path | None = None,
     preset: str | None = None,
+    server: str | None = None,
 ) -> int:
     """Make portraits of the person in a photo, many from a file of jobs, or one again like an earlier portrait.
 
@@ -46,6 +47,8 @@ def generate(
             --parts, --blend-with, --same, --beside) when the photo has moved.
         preset: settings by name (sd15-demo, sdxl-demo, lcm, lightning, turbo, tcd) or a JSON file of your own; options
             that are given beside it win.
+        server: address of a `consistentid serve`, which makes the portraits instead of this machine; the environment
+            variable CONSISTENTID_API_KEY holds the key.
     """
     from consistentid.cli import actions
 
@@ -53,16 +56,21 @@ def generate(
     others, manner = others or OtherPhotos(), manner or Manner()
     given = {**_given(chosen), **vars(manner), **vars(work), "prompt": prompt, "preset": preset}
     if jobs is not None:
-        _only("--jobs", photo=photo, like=like, sheet=sheet, **vars(others), **given)
+        _only("--jobs FILE", photo=photo, like=like, sheet=sheet, server=server, **vars(others), **given)
         return actions.run_job_file(jobs, out=out, loading=how)
     if like is not None:
-        loaded = {name: getattr(how, name) for name in ("model", "adapter", "device", "batch_size")}
-        _only("--like", dtype=how.dtype != "auto", **loaded, **_given(how.optimisation), **given)
+        _only("--like FILE", **_loading(how), server=server, **given)
         return actions.make_again(like, photo=photo, others=others, out=out, sheet=sheet, loading=how)
     if photo is None or prompt is None:
         raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")
+    if server is not None:
+        _only("--server URL", sheet=sheet, **vars(manner), **vars(work), **_loading(how))
     if preset is not None:
         chosen = preset_settings(preset).model_copy(update=chosen.model_dump(exclude_unset=True))
+    if server is not None:
+        from consistentid.cli.remote import make_there
+
+        return make_there(server, photo, prompt, settings=chosen, others=others, out=out)
     return actions.make(
         photo, prompt, settings=chosen, others=others, work=work, manner=manner, out=out, sheet=sheet, loading=how
     )
@@ -72,10 +80,16 @@ def _given(settings: BaseModel) -> dict[str, bool]:
     return dict.fromkeys(settings.model_fields_set, True)
 
 
+def _loading(how: Loading) -> dict[str, object]:
+    """What was said of the model and how it runs."""
+    said = {name: getattr(how, name) for name in ("model", "adapter", "device", "batch_size")}
+    return {**said, "dtype": how.dtype != "auto", **_given(how.optimisation)}
+
+
 def _only(option: str, **others: object) -> None:
     """Refuse what has no meaning beside an option."""
     clashing = [name.replace("_", "-") for name, value in others.items() if value]
     if clashing:
         raise InvalidSettings(
-            f"{option} FILE decides {', '.join(clashing)}; leave {'it' if len(clashing) == 1 else 'them'} out"
+            f"{option} decides {', '.join(clashing)}; leave {'it' if len(clashing) == 1 else 'them'} out"
         )

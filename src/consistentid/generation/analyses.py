@@ -41,6 +41,10 @@ class Analyses:
         self.analyzer = analyzer
         self._known: Memory[FaceAnalysis] = Memory(_REMEMBERED)
 
+    def forget(self) -> None:
+        """Drop every analysis."""
+        self._known.clear()
+
     def of(self, photo: PhotoSource | FaceAnalysis, settings: GenerationSettings) -> AnalysedPhoto:
         """The analysis of the face that the settings choose.
 

@@ -36,6 +36,10 @@ class Embedder:
         self.idle = idle
         self._known: Memory[Embeddings] = Memory(_REMEMBERED)
 
+    def forget(self) -> None:
+        """Drop every embedding that is in memory."""
+        self._known.clear()
+
     def of_everybody(self, people: Gathered, prompt: str, settings: GenerationSettings) -> tuple[Embeddings, ...]:
         """Embeddings of each person of a picture, with that person's clause of the prompt.
 

@@ -256,14 +256,27 @@ class PortraitGenerator:
             "dtype": dtype_name(self.pipeline.unet),
         }
 
+    def accepted(self, request: GenerationRequest) -> GenerationSettings:
+        """The settings of a request, complete as far as they are known before its photo is looked at.
+
+        Raises:
+            PromptRefused, InvalidSettings: the policy does not accept a text, or a setting does not fit the model.
+        """
+        request.check(self.policy, audit=self.renderer.marking.audit, model=self.renderer.origin.named)
+        return self._resolved(request)
+
+    def forget(self) -> None:
+        """Drop what is remembered of photos and prompts while the process lives: analyses and embeddings."""
+        for memory in (self._analyses, self._embedder, self.cache):
+            memory.forget()
+
     def prepare(self, request: GenerationRequest) -> PreparedRequest:
         """Check a request, analyse its photo, and compute its conditioning; what is known already is remembered.
 
         Raises:
             ConsistentIDError: as in `generate`.
         """
-        request.check(self.policy, audit=self.renderer.marking.audit, model=self.renderer.origin.named)
-        settings = self._resolved(request)
+        settings = self.accepted(request)
         layout = layout_for(settings, preset=PRESETS[self.adapter.config.base], pipeline=self.pipeline)
         analysed = self._analyses.of(request.photo, settings)
         config = self.adapter.config

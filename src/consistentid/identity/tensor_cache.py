@@ -61,6 +61,10 @@ class TensorCache:
         path = None if folder is None else folder / f"{name}.safetensors"
         return self._values.get(name, lambda: self._from_disk(path, compute))
 
+    def forget(self) -> None:
+        """Drop what is in memory; the files stay."""
+        self._values.clear()
+
     def _from_disk(self, path: Path | None, compute: Callable[[], Tensors]) -> Tensors:
         value = None if path is None else _read(path)
         if value is None:

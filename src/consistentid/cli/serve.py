@@ -1,0 +1,103 @@
+"""`consistentid serve`."""
+
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from consistentid.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    from consistentid.web.config import ServerConfig
+    from consistentid.web.service import PortraitService
+
+
+def serve(
+    config: Path | None = None,
+    /,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    model: str | None = None,
+    adapter: str | None = None,
+    device: tuple[str, ...] = (),
+    store: Path | None = None,
+    api_keys_file: Path | None = None,
+) -> int:
+    """Serve the HTTP API until SIGTERM or Ctrl-C; what runs then is finished first.
+
+    Args:
+        config: YAML file, for example configs/server.yaml; any of its names may be an environment variable in capitals
+            behind CONSISTENTID_SERVE_.
+        host: where to listen; beyond 127.0.0.1, API keys are needed.
+        port: likewise.
+        model: embedded, sd15, sdxl, a folder, a single .safetensors file, or a hub id.
+        adapter: folder of an identity adapter, a released file, or the hub id of one.
+        device: one worker on each; give several for several.
+        store: folder of jobs, photos and portraits.
+        api_keys_file: one key a line.
+    """
+    from importlib.util import find_spec
+
+    missing = [
+        name for name in ("fastapi", "limits", "pydantic_settings", "uvicorn", "yaml") if find_spec(name) is None
+    ]
+    if missing:
+        raise InvalidSettings(f"serving needs {missing[0]}, which is not installed: pip install 'consistentid[web]'")
+    from consistentid.web.config import ServerConfig
+    from consistentid.web.service import PortraitService
+
+    options: dict[str, Any] = {
+        "host": host, "port": port, "model": model, "adapter": adapter, "devices": device or None,
+        "store": store, "api_keys_file": api_keys_file,
+    }  # fmt: skip
+    settings = ServerConfig.load(config, **{name: value for name, value in options.items() if value is not None})
+    settings.keys()
+    _serve(PortraitService.open(settings))
+    return 0
+
+
+def _serve(service: "PortraitService") -> None:
+    """Run uvicorn; the queue is closed as soon as a signal comes, so that followers are told."""
+    import uvicorn
+
+    from consistentid.web.app import create_app
+
+    config = service.config
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            service.drain()
+            super().handle_exit(sig, frame)
+
+    # Addresses and paths are personal, so there is no access log; /v1/metrics has the numbers.
+    options = uvicorn.Config(
+        create_app(config, service),
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=max(1, int(config.drain)),
+        limit_concurrency=1024,
+        h11_max_incomplete_event_size=65536,
+    )
+    listener = _bound(config)
+    print(f"http://{config.host}:{listener.getsockname()[1]}/v1/openapi.json", flush=True)
+    sys.setswitchinterval(0.001)  # s; while a worker computes, requests get their turn sooner
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its shutdown; the end is no failure
+    Server(options).run(sockets=[listener])
+
+
+def _bound(config: "ServerConfig") -> socket.socket:
+    """A socket at the address of a configuration.
+
+    Raises:
+        InvalidSettings: somebody else has it, or there is no such address.
+    """
+    try:
+        family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except OSError as error:
+        raise InvalidSettings(
+            f"cannot listen at {config.host}:{config.port} ({error.strerror or error}); choose another --port or --host"
+        ) from None

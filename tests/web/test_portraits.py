@@ -1,0 +1,145 @@
+"""Submit, follow, fetch, cancel, delete."""
+
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from consistentid.generation.portrait import read_settings
+from consistentid.web.config import ServerConfig
+
+
+def test_a_portrait_from_photo_to_record(
+    client: TestClient, photo: bytes, tmp_path: Path, config: ServerConfig, quick: Any, ended: Any
+) -> None:
+    form = {"request": json.dumps({**quick, "num_images": 2, "seed": 7})}
+    answer = client.post("/v1/portraits", data=form, files={"photo": ("../../x.jpg", photo, "image/jpeg")})
+    assert answer.status_code == 202, answer.text
+    location = answer.headers["location"]
+    assert answer.json()["state"] in {"queued", "running"}
+    status = ended(client, location)
+    assert (status["state"], status["step"], status["steps"]) == ("succeeded", 2, 2)
+    assert [one["seed"] for one in status["portraits"]] == [7, 8]
+    path = tmp_path / "portrait.png"
+    path.write_bytes(client.get(status["portraits"][1]["url"]).content)
+    record = read_settings(path)
+    assert (record.index, record.prompt, record.photo) == (1, quick["prompt"], None)
+    assert client.get(f"{location}/record").json()[1] == record.model_dump(mode="json")
+    names = {file.name for file in (config.store / "files").rglob("*") if file.is_file()}
+    assert names == {"portrait_0.png", "portrait_0.json", "portrait_1.png", "portrait_1.json"}  # the photo has gone
+
+
+def test_followers_see_every_step_and_previews(client: TestClient, photo: bytes, submit: Any) -> None:
+    location = submit(client, steps=4)
+    with client.stream("GET", f"{location}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        events = [json.loads(line[5:]) for line in stream.iter_lines() if line.startswith("data:")]
+    assert events[-1]["state"] == "succeeded"
+    previews = [event["preview"] for event in events if event["preview"]]
+    assert previews
+    assert Image.open(BytesIO(base64.b64decode(previews[0]))).size == (128, 128)
+
+
+def test_a_running_job_is_cancelled_and_forgotten(
+    client: TestClient, config: ServerConfig, submit: Any, ended: Any
+) -> None:
+    location = submit(client, steps=100)
+    with client.stream("GET", f"{location}/events") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data:") and json.loads(line[5:])["step"]:
+                break
+        assert client.delete(location).status_code == 204
+    assert client.get(location).status_code == 404
+    next_one = ended(client, submit(client))
+    assert next_one["state"] == "succeeded"
+    assert "consistentid_images_total 1.0" in client.get("/v1/metrics").text  # the other run was stopped
+    assert [folder.name for folder in (config.store / "files").iterdir()] == [next_one["id"]]
+
+
+def test_the_same_idempotency_key_gives_the_same_job(client: TestClient, photo: bytes, quick: Any) -> None:
+    body = {**quick, "photo": base64.b64encode(photo).decode()}
+    key = {"Idempotency-Key": "one"}
+    first = client.post("/v1/portraits", json=body, headers=key)
+    assert client.post("/v1/portraits", json=body, headers=key).json()["id"] == first.json()["id"]
+    other = client.post("/v1/portraits", json={**body, "seed": 1}, headers=key)
+    assert other.status_code == 422
+    assert other.json()["type"] == "urn:consistentid:problem:key-reused"
+    assert len(client.get("/v1/portraits").json()) == 1
+
+
+def test_a_full_queue_says_when_to_come_back(serve: Any, photo: bytes, quick: Any) -> None:
+    client = serve(max_queue=2, batch_size=1)
+    body = {**quick, "steps": 50, "photo": base64.b64encode(photo).decode()}
+    answers = [client.post("/v1/portraits", json=body) for _ in range(6)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert {answer.status_code for answer in answers} == {202, 429}
+    assert int(refused[0].headers["retry-after"]) >= 1
+    assert refused[0].headers["content-type"] == "application/problem+json"
+    assert client.delete("/v1/portraits").json() == {"deleted": 6 - len(refused)}
+    assert client.get("/v1/portraits").json() == []
+
+
+def test_photos_of_others_take_part(
+    client: TestClient, photo: bytes, other_photo: bytes, quick: Any, ended: Any
+) -> None:
+    files = {
+        "photo": ("a", photo),
+        "parts.eyes": ("b", other_photo),
+    }
+    answer = client.post("/v1/portraits", data={"request": json.dumps(quick)}, files=files)
+    status = ended(client, answer.headers["location"])
+    assert status["state"] == "succeeded"
+    assert [one["role"] for one in client.get(f"{answer.headers['location']}/record").json()[0]["donors"]] == ["eyes"]
+
+
+def test_a_photo_without_a_face_fails_in_a_sentence(client: TestClient, submit: Any, ended: Any) -> None:
+    grey = BytesIO()
+    Image.new("RGB", (40, 40), "grey").save(grey, "PNG")
+    status = ended(client, submit(client, grey.getvalue()))
+    assert status["state"] == "failed"
+    assert status["error"].startswith("no face in the photo")
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"steps": 101}, "101 steps were asked for; this server makes at most 100"),
+        ({"sede": 1}, "sede: Extra inputs are not permitted"),
+        ({"prompt": "a nude person"}, "sexualised"),
+        ({"scheduler": "nothing"}, "nothing"),
+        ({"regions": ["feet"]}, "feet"),
+        ({"photo": "AAAA"}, "photo is no JPEG, PNG or WebP file"),
+        ({"prompt": "x" * 2001}, "2001 characters"),
+    ],
+)
+def test_refusals_come_before_the_queue(
+    client: TestClient, photo: bytes, changes: Any, detail: str, quick: Any
+) -> None:
+    body = {**quick, "photo": base64.b64encode(photo).decode(), **changes}
+    answer = client.post("/v1/portraits", json=body)
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert detail in problem["detail"]
+    assert (problem["status"], problem["title"]) == (422, "Unprocessable Content")
+    assert client.get("/v1/portraits").json() == []
+
+
+def test_keys_keep_owners_apart(serve: Any, photo: bytes, quick: Any, ended: Any) -> None:
+    client = serve(api_keys=("anna", "bert"))
+    anna, bert = ({"Authorization": f"Bearer {name}"} for name in ("anna", "bert"))
+    body = {**quick, "photo": base64.b64encode(photo).decode()}
+    assert client.post("/v1/portraits", json=body).status_code == 401
+    assert client.get("/v1/models", headers={"Authorization": "Bearer ann"}).status_code == 401
+    location = client.post("/v1/portraits", json=body, headers=anna).headers["location"]
+    assert ended(client, location, headers=anna)["state"] == "succeeded"
+    assert client.get(location, headers=bert).status_code == 404
+    assert client.delete(location, headers=bert).status_code == 404
+    assert client.get("/v1/portraits", headers=bert).json() == []
+    assert client.delete("/v1/portraits", headers=anna).json() == {"deleted": 1}
+    assert client.get("/v1/health").status_code == 200
