@@ -191,7 +191,8 @@ class Chain:
     @cached_property
     def prior(self) -> IdentityPrior:
         """What embeddings say about latents."""
-        return store.fit_prior(*self.sampler_parts)
+        appearance = any(stage.appearance for stage in self.config.diffusion.values())
+        return store.fit_prior(*self.sampler_parts, appearance=appearance)
 
     def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
         """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""

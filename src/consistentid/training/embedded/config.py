@@ -35,7 +35,7 @@ class StoreConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     target_variants: int = Field(default=6, ge=2)
-    composite_variants: int = Field(default=4, ge=0)
+    composite_variants: int = Field(default=0, ge=0)
     reference_variants: int = Field(default=4, ge=2, multiple_of=2)
     processes: int = Field(default=2, gt=0)
 
@@ -46,7 +46,8 @@ class DiffusionStage(BaseModel):
     Attributes:
         train: parts whose weights change; `base` is the U-Net itself.
         contradict: see `StoreSampler.contradict`.
-        composites: see `StoreSampler.composites`.
+        composites: see `StoreSampler.composites`; needs `store.composite_variants`.
+        appearance: whether the identity prior also says what the images of regions show.
         strangers: see `StoreSampler.strangers`; without `step.prior_weight` and `step.contrast_weight` these
             samples teach nothing.
     """
@@ -60,6 +61,7 @@ class DiffusionStage(BaseModel):
     contradict: float = Field(default=0.5, ge=0, le=1)
     strangers: float = Field(default=0.0, ge=0, le=0.5)
     composites: float = Field(default=0.0, ge=0, le=1)
+    appearance: bool = False
 
 
 class EmbeddedConfig(BaseModel):
@@ -85,6 +87,12 @@ class EmbeddedConfig(BaseModel):
     text: SimpleStage
     tokens: SimpleStage
     diffusion: dict[str, DiffusionStage] = Field(description="stages on the U-Net, in order")
+
+    @model_validator(mode="after")
+    def _composites_are_made(self) -> Self:
+        if not self.store.composite_variants and any(stage.composites for stage in self.diffusion.values()):
+            raise ValueError("a stage draws composites; set store.composite_variants, 4 for example")
+        return self
 
     @model_validator(mode="after")
     def _fresh_needs_a_start(self) -> Self:

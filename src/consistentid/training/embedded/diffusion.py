@@ -127,4 +127,5 @@ def with_losses(models: TrainingModels, stage: DiffusionStage, *, prior: Identit
         if name not in cross_attention_layers(models.unet, largest=min(LOCALISED_PIXELS, side) - 1)
     )
     recorder = AttentionRecorder(models.unet, layers) if stage.step.localisation_weight else None
-    return replace(models, recorder=recorder, prior=prior)
+    told = prior if stage.appearance else replace(prior, appearance=None)
+    return replace(models, recorder=recorder, prior=told)

@@ -123,8 +123,17 @@ def load_references(path: Path) -> References:
     return References(**load_file(path))
 
 
-def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "n v 8 16 16"]) -> IdentityPrior:
-    """What embeddings of the references and words say about the latents of the targets that show one photo each."""
+def fit_prior(
+    targets: Targets, references: References, latents: Float[Tensor, "n v 8 16 16"], *, appearance: bool = False
+) -> IdentityPrior:
+    """What embeddings of the references and words say about the latents of the targets that show one photo each.
+
+    Args:
+        targets: what is drawn.
+        references: of whom.
+        latents: of the targets.
+        appearance: whether it also says what the images of regions show.
+    """
     shown = targets.regions[:, : targets.plain].float().mean((0, 1))
     mixed = torch.tensor([name in MIXED_REGIONS for name in REGION_NAMES])
     words = targets.words[:, : targets.plain, PRIOR_WORDS].long()
@@ -136,8 +145,10 @@ def fit_prior(targets: Targets, references: References, latents: Float[Tensor, "
         face=((shown[REGION_NAMES.index("face")] - 0.1) / 0.5).clamp(0, 1),
         places=(2 * shown * mixed[:, None, None]).clamp(max=1),
     )
-    appearance = _fit_appearance(regression, data, *_appearances(references))
-    return replace(IdentityPrior.around(regression, *data), appearance=appearance)
+    prior = IdentityPrior.around(regression, *data)
+    if not appearance:
+        return prior
+    return replace(prior, appearance=_fit_appearance(regression, data, *_appearances(references)))
 
 
 def _appearances(references: References) -> tuple[Float[Tensor, "n r 5 k"], Bool[Tensor, "n r 5"]]:
