@@ -79,11 +79,17 @@ def draw_likeness(likeness: Likeness) -> Image.Image:
 
 
 def _place(mask: np.ndarray | None, *, top: bool) -> tuple[float, float] | None:
-    """Where a region's number stands: its middle, or (the face, under all others) the upper part."""
+    """Where a region's number stands: the middle of its largest part, or (the face, under all others) the top."""
+    import cv2
+
     if mask is None or not mask.any():
         return None
-    rows, columns = np.nonzero(mask)
-    return float(columns.mean()), float(np.percentile(rows, 6 if top else 50))
+    if top:
+        rows, columns = np.nonzero(mask)
+        return float(columns.mean()), float(np.percentile(rows, 6))
+    _, _, statistics, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    x, y = centres[1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())]
+    return float(x), float(y)
 
 
 def _crops(face: FaceAnalysis) -> dict[str, Image.Image]:

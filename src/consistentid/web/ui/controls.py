@@ -13,14 +13,18 @@ from consistentid.web.config import ServerConfig
 from consistentid.web.ui.form import Form
 
 
-class PhotoInput(gr.Image):
-    """An image input that hands the file on as it came: the service decides what may be decoded."""
+def photo_input() -> gr.Image:
+    """Takes a photo and hands the file on as it came: the service decides what may be decoded."""
+    photo = gr.Image(
+        label="Photo of one person", sources=["upload", "clipboard"], type="filepath", height=200, buttons=[],
+        elem_id="photo",
+    )  # fmt: skip
+    photo.preprocess = _as_it_came
+    return photo
 
-    is_template = True  # drawn as what it is made from
 
-    def preprocess(self, payload: Any) -> Path | None:
-        """The uploaded file."""
-        return None if payload is None or payload.path is None else Path(payload.path)
+def _as_it_came(payload: Any) -> Path | None:
+    return None if payload is None or payload.path is None else Path(payload.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +118,11 @@ def sliders(form: Form, config: ServerConfig) -> dict[str, Any]:
                 1, config.max_steps, form.steps, step=1, label="Care: steps of drawing; more take longer"
             ),
             "text_share": gr.Slider(
-                0, 1, form.text_share, step=0.01, label="Freedom at the start: share of the steps before the regions act"
+                0,
+                1,
+                form.text_share,
+                step=0.01,
+                label="Freedom at the start: share of steps before regions act",
             ),
             "negative_prompt": gr.Textbox(label="What the portrait should not show"),
         }

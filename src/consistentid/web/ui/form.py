@@ -64,7 +64,7 @@ class Form:
         if not self.prompt.strip():
             raise InvalidSettings("say in a few words what the portrait should show, or choose an example")
         if not self.used and not self.weights[IDENTITY]:
-            raise InvalidSettings("all of the person is switched off; switch on a region, or raise the overall identity")
+            raise InvalidSettings("the whole person is switched off; switch on a region, or raise the overall identity")
         numbers = {
             "steps": (self.steps, usual.steps),
             "guidance": (self.guidance, usual.guidance),

@@ -1,6 +1,7 @@
 """Small pieces of HTML: sentences, progress, pictures that never become files."""
 
 import base64
+from collections.abc import Collection
 from html import escape
 from io import BytesIO
 
@@ -9,10 +10,14 @@ from PIL import Image
 from consistentid.evaluation.likeness import Likeness, draw_likeness
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.overlay import draw_analysis, draw_faces
+from consistentid.faces.regions import REGION_NAMES
 from consistentid.web.jobs import JobState, Progress
 
 _SIDE = 640  # px, longer side of a picture
-EMPTY = '<div class="empty">No portraits yet. Give a photo, say what the portrait should show, and press “Make portraits”.</div>'
+EMPTY = (
+    '<div class="empty">No portraits yet. Give a photo, say what the portrait should show, and press “Make portraits”.'
+    "</div>"
+)
 
 
 def notice(sentence: str, *, wrong: bool = False) -> str:
@@ -36,6 +41,13 @@ def progress(now: Progress, preview: bytes | None) -> str:
         f'<div class="stage"><div role="status">{text}</div>'
         f'<progress {value} aria-label="Progress of the portraits"></progress>{picture}</div>'
     )
+
+
+def found_notice(visible: Collection[str], *, faces: int) -> str:
+    """How many faces were found, and which regions the chosen one hides."""
+    hidden = [name for name in REGION_NAMES if name not in visible]
+    sentence = "A face was found." if faces == 1 else f"{faces} faces were found; the largest is chosen until you say."
+    return notice(sentence + (f" Not visible, so left to the words: {', '.join(hidden)}." if hidden else ""))
 
 
 def found(analysis: FaceAnalysis, boxes: list[tuple[float, float, float, float]]) -> str:

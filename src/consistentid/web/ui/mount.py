@@ -1,6 +1,7 @@
 """The page inside the server's app."""
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,9 +35,10 @@ def mount_page(app: FastAPI, *, path: str = "/") -> FastAPI:
     """
     service: PortraitService = app.state.service
     folder = (service.config.store / "app").resolve()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
-    blocks = page_blocks(service, Sessions(service, folder / "sessions"))
+    shutil.rmtree(folder, ignore_errors=True)  # sessions do not outlive their server
+    folder.mkdir(mode=0o700, parents=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    blocks = page_blocks(service, Sessions(service, folder))
     app.add_middleware(ContentPolicy)
     access: Access = app.state.access
     return gr.mount_gradio_app(
@@ -53,7 +55,7 @@ def mount_page(app: FastAPI, *, path: str = "/") -> FastAPI:
         mcp_server=False,
         max_file_size=service.config.max_body,
         allowed_paths=[str(each.path) for each in presets()],
-        theme=gr.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace")),
+        theme=_theme(),
         css_paths=[_STYLE],
         **_guard(access),
     )
@@ -63,8 +65,8 @@ def page_blocks(service: PortraitService, sessions: Sessions) -> gr.Blocks:
     """The page with its events."""
     usual = Form.usual(service.generator)
     with gr.Blocks(title="ConsistentID", analytics_enabled=False, delete_cache=(_EVERY, _AGE)) as blocks:
-        page = draw_page(usual, service.config)
-        Events(page, sessions, usual=usual).connect(blocks)
+        page = draw_page(usual, service.config, forget=sessions.forget)
+        Events(page, sessions, usual=usual).connect()
     blocks.queue(default_concurrency_limit=16)
     return blocks
 
@@ -90,3 +92,21 @@ def _guard(access: Access) -> dict[str, object]:
             return None
 
     return {"auth_dependency": local}
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts of the system, and colours that can be read."""
+    theme = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=("ui-monospace", "monospace"))
+    return theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        button_cancel_background_fill="#b91c1c",
+        button_cancel_background_fill_hover="#991b1b",
+        button_cancel_background_fill_dark="#b91c1c",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+    )

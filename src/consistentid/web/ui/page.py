@@ -1,5 +1,6 @@
 """The page: where everything stands."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,10 +8,12 @@ import gradio as gr
 
 from consistentid.web.config import ServerConfig
 from consistentid.web.ui import fragments
-from consistentid.web.ui.controls import Controls, PhotoInput, part_controls, prompt_box, sliders
+from consistentid.web.ui.controls import Controls, part_controls, photo_input, prompt_box, sliders
 from consistentid.web.ui.form import Form
 from consistentid.web.ui.presets import Preset, presets
-from consistentid.web.ui.session import Session
+from consistentid.web.ui.session import Draft, Session
+
+PHOTO_WANTED = "Drop a JPEG, PNG or WebP here. Photo and portraits are deleted within an hour after you leave."
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +21,8 @@ class Page:
     """The components, and the session that belongs to a browser tab.
 
     Attributes:
-        session: state, a `Session`.
+        session, draft: states, a `Session` and a `Draft`. Whoever waits for portraits writes only the first, so that
+            the photo may be changed meanwhile.
         controls: what the form is read from.
         photo, photo_notice, found, faces, parts: the photo, a sentence about it, the drawing, the choice of a face, and
             the group that appears with them.
@@ -31,8 +35,9 @@ class Page:
     """
 
     session: gr.State
+    draft: gr.State
     controls: Controls
-    photo: PhotoInput
+    photo: gr.Image
     photo_notice: gr.HTML
     found: gr.HTML
     faces: gr.Radio
@@ -54,26 +59,29 @@ class Page:
     forget: gr.Button
 
 
-def draw_page(form: Form, config: ServerConfig) -> Page:
+def draw_page(form: Form, config: ServerConfig, *, forget: Callable[[Session], None]) -> Page:
     """Make every component; call it inside `gr.Blocks`.
 
     Args:
         form: the model's usual values.
         config: has the limits.
+        forget: called when somebody has left.
     """
-    made: dict[str, Any] = {"session": gr.State(Session.new)}
+    made: dict[str, Any] = {
+        "session": gr.State(Session.new, delete_callback=forget),
+        "draft": gr.State(Draft.new),
+    }
     gr.Markdown(
-        "# ConsistentID\nPortraits of the person in a photo, that follow your words. Everything stays on this machine.",
+        "# ConsistentID\nPortraits of the person in a photo, that follow your words. Nothing is sent elsewhere.",
         elem_id="title",
     )
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
             made |= _photo()
-            made["usual_parts"] = made.pop("part_controls")
         with gr.Column(scale=1, min_width=320):
             made |= _wish(form, config)
             made |= _results()
-    caption, uses, weights = made.pop("usual_parts")
+    caption, uses, weights = made.pop("part_controls")
     values = made.pop("sliders")
     controls = Controls(prompt=made.pop("prompt"), caption=caption, uses=uses, weights=weights, **values)
     return Page(controls=controls, **made)
@@ -81,12 +89,9 @@ def draw_page(form: Form, config: ServerConfig) -> Page:
 
 def _photo() -> dict[str, Any]:
     made: dict[str, Any] = {
-        "photo": PhotoInput(
-            label="Photo of one person", sources=["upload", "clipboard"], type="filepath", image_mode=None, height=260,
-            buttons=[], elem_id="photo",
-        ),
-        "photo_notice": gr.HTML(fragments.notice("Drop a JPEG, PNG or WebP here. It is deleted when you leave.")),
-    }  # fmt: skip
+        "photo": photo_input(),
+        "photo_notice": gr.HTML(fragments.notice(PHOTO_WANTED)),
+    }
     with gr.Column(visible=False) as made["parts"]:
         made["found"] = gr.HTML()
         made["faces"] = gr.Radio(label="Whose portrait? The numbers are in the picture above.", visible=False)
@@ -101,7 +106,9 @@ def _wish(form: Form, config: ServerConfig) -> dict[str, Any]:
             made["presets"].append((preset, gr.Button(preset.name, icon=str(preset.path), min_width=92, size="sm")))
     made["sliders"] = sliders(form, config)
     with gr.Accordion("Same settings as a portrait", open=False):
-        made["reuse"] = gr.File(label="A PNG that was made here or by consistentid", file_types=[".png"], height=120)
+        made["reuse"] = gr.File(
+            label="A PNG that was made here or by consistentid", file_types=[".png"], height=120, elem_id="reuse"
+        )
         made["usual"] = gr.Button("Back to the usual settings", size="sm")
     with gr.Row():
         made["make"] = gr.Button("Make portraits", variant="primary", elem_id="make")
@@ -123,7 +130,7 @@ def _results() -> dict[str, Any]:
         made["likeness"] = gr.HTML(elem_id="likeness")
     with gr.Column(visible=False) as made["past"]:
         made["history"] = gr.Gallery(
-            label="Made in this session: choose one to get its settings back", columns=6, height=150,
+            label="Made in this session: choose one to get its settings back", columns=6, height=130, fit_columns=False,
             object_fit="cover", allow_preview=False, buttons=[], interactive=False, elem_id="history",
         )  # fmt: skip
         made["forget"] = gr.Button("Delete everything of this session", size="sm", variant="stop")

@@ -10,11 +10,12 @@ from typing import Self
 
 from PIL import Image
 
-from consistentid.errors import ConsistentIDError, InvalidSettings
+from consistentid.errors import ConsistentIDError, GenerationCancelled, InvalidSettings
 from consistentid.evaluation.likeness import Likeness, likeness_of
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.portrait import write_bytes, write_text
-from consistentid.web.jobs import PHOTO, JobState, PortraitJob, PortraitRequest, Progress
+from consistentid.web.errors import NotFinished
+from consistentid.web.jobs import PHOTO, JobState, PortraitRequest, Progress
 from consistentid.web.service import PortraitService
 
 _HISTORY = 30  # entries
@@ -38,27 +39,46 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
-    """What the page remembers between two clicks; it is replaced, never changed.
+class Draft:
+    """What the next portraits are made from, besides the controls; it is replaced, never changed.
 
     Attributes:
-        name: secret; owner of the session's jobs, and name of its folder.
         photo: file content.
         analysis: of the chosen face.
         face: the choice; None for the model's own.
-        job: that is made now.
         kept: settings that came with a portrait or the history, and have no control.
+    """
+
+    photo: bytes | None = None
+    analysis: FaceAnalysis | None = None
+    face: int | None = None
+    kept: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls) -> Self:
+        """Nothing yet."""
+        return cls()
+
+    @property
+    def caption(self) -> str | None:
+        """Of the face that was found."""
+        return None if self.analysis is None else self.analysis.description
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What was made in a browser tab; it is replaced, never changed.
+
+    Attributes:
+        name: secret; owner of the session's jobs, and name of its folder.
+        job: that is made now.
         entries: the history, newest first.
         shown: of these, the one whose portraits are shown.
         picture: of its portraits, the one that was chosen.
     """
 
     name: str
-    photo: bytes | None = None
-    analysis: FaceAnalysis | None = None
-    face: int | None = None
     job: str | None = None
-    kept: dict[str, object] = field(default_factory=dict)
     entries: tuple[Entry, ...] = ()
     shown: Entry | None = None
     picture: int = 0
@@ -68,50 +88,44 @@ class Session:
         """A session of somebody who just came."""
         return cls(name=f"app-{secrets.token_hex(16)}")
 
-    @property
-    def caption(self) -> str | None:
-        """Of the face that was found."""
-        return None if self.analysis is None else self.analysis.description
-
 
 class Sessions:
     """What a session can do, on the service's own queue and worker.
 
     Args:
         service: makes the portraits.
-        folder: of the sessions' files.
+        folder: of the sessions' files; inside Gradio's own, which then makes no copies.
     """
 
     def __init__(self, service: PortraitService, folder: Path) -> None:
         self.service = service
         self.folder = folder
 
-    def look_at(self, session: Session, photo: bytes, *, face: int | None = None) -> Session:
+    def look_at(self, draft: Draft, photo: bytes, *, face: int | None = None) -> Draft:
         """Find the face in a photo.
 
         Raises:
             ConsistentIDError: there is none, or it is no photo.
         """
-        analysis = self.service.analyse(photo, face=self._usual_face if face is None else face)
-        return replace(session, photo=photo, analysis=analysis, face=face)
+        usual = self.service.generator.adapter.config.quirks.face
+        analysis = self.service.analyse(photo, face=usual if face is None else face)
+        return replace(draft, photo=photo, analysis=analysis, face=face)
 
-    def boxes(self, session: Session) -> list[tuple[float, float, float, float]]:
+    def boxes(self, draft: Draft) -> list[tuple[float, float, float, float]]:
         """Of every face in the photo that can be chosen, the largest first."""
-        if session.analysis is None:
-            return []
-        return self.service.faces(session.analysis)
+        return [] if draft.analysis is None else self.service.faces(draft.analysis)
 
-    def submit(self, session: Session, request: PortraitRequest) -> Session:
+    def submit(self, session: Session, draft: Draft, request: PortraitRequest) -> Session:
         """Queue a request.
 
         Raises:
             ConsistentIDError: it is refused, or there is no photo yet.
         """
-        if session.photo is None:
-            raise InvalidSettings("first give a photo in which one face looks at the camera")
-        if session.face is not None:
-            request = request.model_copy(update={"face": session.face})
-        job = self.service.queue.submit(request, [(PHOTO, session.photo)], owner=session.name)
+        if draft.photo is None:
+            raise InvalidSettings("first give a photo in which a face looks at the camera")
+        if draft.face is not None:
+            request = request.model_copy(update={"face": draft.face})
+        job = self.service.queue.submit(request, [(PHOTO, draft.photo)], owner=session.name)
         return replace(session, job=job.id)
 
     def follow(self, session: Session) -> Iterator[Progress]:
@@ -124,19 +138,23 @@ class Sessions:
         if session.job is not None:
             self.service.queue.cancel(session.job, owner=session.name)
 
-    def finished(self, session: Session, job: PortraitJob) -> Session:
-        """Fetch the portraits of a job that ended, and put them into the history.
+    def finished(self, session: Session, *, reference: FaceAnalysis) -> Session:
+        """Fetch the portraits of the session's job, which has ended, and put them into the history.
+
+        Args:
+            session: that submitted it.
+            reference: what was found in its photo.
 
         Raises:
             ConsistentIDError: it made none; the message says why.
         """
-        session = replace(session, job=None)
-        if job.state is not JobState.SUCCEEDED or session.analysis is None:
-            raise InvalidSettings(job.error or "cancelled; nothing was made")
+        queue, folder = self.service.queue, self.folder / session.name
+        job = queue.get(session.job or "", owner=session.name)
+        if job.state is not JobState.SUCCEEDED:
+            raise NotFinished(job.error) if job.error else GenerationCancelled("cancelled; nothing was made")
         made = [index for index in range(job.images) if index not in job.withheld]
         if not made:
             raise InvalidSettings("the model's safety checker withheld every portrait; change the words or the number")
-        queue, folder = self.service.queue, self.folder / session.name
         records = queue.records(job.id, owner=session.name)
         pictures, texts = [], []
         for index, record in zip(made, records, strict=True):
@@ -145,8 +163,8 @@ class Sessions:
             write_bytes(pictures[-1], queue.image(job.id, index, owner=session.name))
             texts.append(stem.with_suffix(".json"))
             write_text(texts[-1], record.model_dump_json(indent=2))
-        entry = Entry(job.request, tuple(pictures), tuple(texts), session.analysis)
-        return replace(session, entries=(entry, *session.entries)[:_HISTORY], shown=entry, picture=0)
+        entry = Entry(job.request, tuple(pictures), tuple(texts), reference)
+        return replace(session, job=None, entries=(entry, *session.entries)[:_HISTORY], shown=entry, picture=0)
 
     def compared(self, session: Session) -> Likeness:
         """The chosen portrait beside its photo.
@@ -165,12 +183,8 @@ class Sessions:
         self.service.queue.delete_all(owner=session.name)
         shutil.rmtree(self.folder / session.name, ignore_errors=True)
 
-    @property
-    def _usual_face(self) -> str | int:
-        return self.service.generator.adapter.config.quirks.face
 
-
-def said(error: Exception) -> str:
-    """An error as a sentence for the page; of those that are not ours, no detail."""
-    text = str(error) if isinstance(error, ConsistentIDError) else "something failed here; the server's log says what"
+def said(error: ConsistentIDError) -> str:
+    """A refusal as a sentence for the page."""
+    text = str(error)
     return text[:1].upper() + text[1:].rstrip(".") + "."
