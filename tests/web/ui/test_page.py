@@ -73,7 +73,7 @@ def test_photo_in_portrait_out_weights_history_and_same_settings(
     page.wait_for_function("document.querySelectorAll('#history .thumbnail-item').length == 2")
     weighted = record(page)
     assert weighted["weights"] == {"eyes": 1.3}
-    assert "nose" not in weighted["regions_used"]
+    assert weighted["regions"] == ["face", "ears", "eyes", "mouth"]
     assert weighted["seed"] != plain["seed"]  # the number was not kept
     page.locator("#compare").click()
     assert page.locator(".likeness, #likeness .notice").first.inner_text()

@@ -75,7 +75,7 @@ def draw_page(form: Form, config: ServerConfig, *, forget: Callable[[Session], N
         "# ConsistentID\nPortraits of the person in a photo, that follow your words. Nothing is sent elsewhere.",
         elem_id="title",
     )
-    with gr.Row():
+    with gr.Row(elem_id="columns"):
         with gr.Column(scale=1, min_width=320):
             made |= _photo()
         with gr.Column(scale=1, min_width=320):
