@@ -121,5 +121,8 @@ def test_a_phone_shows_all_of_it(open_page: OpenPage, small_photo: Path) -> None
     page = open_page(width=390)
     give(page, small_photo)
     page.get_by_text("A face was found").wait_for()
+    quick(page)
+    make(page)
+    page.locator("#history .thumbnail-item").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert violations(page) == []

@@ -76,7 +76,9 @@ class Events:
         page.gallery.select(_logged(self.choose_picture), page.session, shown, **private)
         page.compare.click(_logged(self.compare), page.session, page.likeness, **private)
         page.history.select(_logged(self.restore), {page.session, *wanted}, [*shown, *form], **private)
-        page.forget.click(_logged(self.forget), page.session, [*shown, *past, page.stage, page.photo], **private)
+        page.forget.click(
+            _logged(self.forget), {page.session, page.photo}, [*shown, *past, page.stage, page.photo], **private
+        )
 
     def look_at(self, values: Values) -> Values:
         """A photo was given or taken away."""
@@ -248,9 +250,9 @@ class Events:
             **self._shown(replace(values[page.session], shown=entry, picture=0)),
         }
 
-    def forget(self, session: Session) -> Values:
+    def forget(self, values: Values) -> Values:
         """Everything of this session is to be deleted."""
-        self.sessions.forget(session)
+        self.sessions.forget(values[self.page.session], upload=values[self.page.photo])
         session = Session.new()
         return {
             **self._shown(session),

@@ -178,10 +178,12 @@ class Sessions:
         content = entry.pictures[session.picture].read_bytes()
         return likeness_of(Image.open(BytesIO(content)).convert("RGB"), entry.reference, analyzer=analyzer)
 
-    def forget(self, session: Session) -> None:
-        """Delete everything of a session: jobs, photos, portraits."""
+    def forget(self, session: Session, *, upload: Path | None = None) -> None:
+        """Delete everything of a session: jobs, portraits, and the photo that was uploaded."""
         self.service.queue.delete_all(owner=session.name)
         shutil.rmtree(self.folder / session.name, ignore_errors=True)
+        if upload is not None:
+            upload.unlink(missing_ok=True)
 
 
 def said(error: ConsistentIDError) -> str:
