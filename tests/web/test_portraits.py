@@ -55,8 +55,9 @@ def test_a_running_job_is_cancelled_and_forgotten(
                 break
         assert client.delete(location).status_code == 204
     assert client.get(location).status_code == 404
-    next_one = ended(client, submit(client), seconds=10)  # 100 steps would take longer
+    next_one = ended(client, submit(client))
     assert next_one["state"] == "succeeded"
+    assert "consistentid_images_total 1.0" in client.get("/v1/metrics").text  # the other run was stopped
     assert [folder.name for folder in (config.store / "files").iterdir()] == [next_one["id"]]
 
 
