@@ -39,6 +39,7 @@ _VERBS = {
 }
 for _verb, _help in _VERBS.items():
     app.command(f"consistentid.cli.{_verb}:{_verb}", name=_verb, help=_help)
+app.command("consistentid.cli.web_app:web_app", name="app", help="Open the web app in a browser on this machine.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from consistentid.errors import InvalidSettings
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from consistentid.web.config import ServerConfig
     from consistentid.web.service import PortraitService
 
@@ -38,31 +40,55 @@ def serve(
         store: folder of jobs, photos and portraits.
         api_keys_file: one key a line.
     """
-    from importlib.util import find_spec
+    service = started_service(
+        config, host=host, port=port, model=model, adapter=adapter, device=device, store=store,
+        api_keys_file=api_keys_file,
+    )  # fmt: skip
+    from consistentid.web.app import create_app
 
-    missing = [
-        name for name in ("fastapi", "limits", "pydantic_settings", "uvicorn", "yaml") if find_spec(name) is None
-    ]
-    if missing:
-        raise InvalidSettings(f"serving needs {missing[0]}, which is not installed: pip install 'consistentid[web]'")
-    from consistentid.web.config import ServerConfig
-    from consistentid.web.service import PortraitService
-
-    options: dict[str, Any] = {
-        "host": host, "port": port, "model": model, "adapter": adapter, "devices": device or None,
-        "store": store, "api_keys_file": api_keys_file,
-    }  # fmt: skip
-    settings = ServerConfig.load(config, **{name: value for name, value in options.items() if value is not None})
-    settings.keys()
-    _serve(PortraitService.open(settings))
+    listen(create_app(service.config, service), service, page="/v1/openapi.json")
     return 0
 
 
-def _serve(service: "PortraitService") -> None:
-    """Run uvicorn; the queue is closed as soon as a signal comes, so that followers are told."""
-    import uvicorn
+def started_service(config: Path | None, *, device: tuple[str, ...], **given: Any) -> "PortraitService":
+    """The service that a file, the environment and options describe; what is missing is said before models are loaded.
 
-    from consistentid.web.app import create_app
+    Raises:
+        InvalidSettings: a library is missing, or a value is wrong.
+        WeightsNotFound: a model cannot be loaded.
+    """
+    require("fastapi", "limits", "pydantic_settings", "uvicorn", "yaml")
+    from consistentid.web.config import ServerConfig
+    from consistentid.web.service import PortraitService
+
+    options = {"devices": device or None, **given}
+    settings = ServerConfig.load(config, **{name: value for name, value in options.items() if value is not None})
+    settings.keys()
+    return PortraitService.open(settings)
+
+
+def require(*modules: str) -> None:
+    """See that libraries are here.
+
+    Raises:
+        InvalidSettings: one is not.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise InvalidSettings(f"serving needs {missing[0]}, which is not installed: pip install 'consistentid[web]'")
+
+
+def listen(app: "FastAPI", service: "PortraitService", *, page: str) -> None:
+    """Run uvicorn; the queue is closed as soon as a signal comes, so that followers are told.
+
+    Args:
+        app: of the service.
+        service: started and stopped with it.
+        page: path that the printed address has.
+    """
+    import uvicorn
 
     config = service.config
 
@@ -73,7 +99,7 @@ def _serve(service: "PortraitService") -> None:
 
     # Addresses and paths are personal, so there is no access log; /v1/metrics has the numbers.
     options = uvicorn.Config(
-        create_app(config, service),
+        app,
         access_log=False,
         log_level="warning",
         server_header=False,
@@ -82,7 +108,7 @@ def _serve(service: "PortraitService") -> None:
         h11_max_incomplete_event_size=65536,
     )
     listener = _bound(config)
-    print(f"http://{config.host}:{listener.getsockname()[1]}/v1/openapi.json", flush=True)
+    print(f"http://{config.host}:{listener.getsockname()[1]}{page}", flush=True)
     sys.setswitchinterval(0.001)  # s; while a worker computes, requests get their turn sooner
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its shutdown; the end is no failure
     Server(options).run(sockets=[listener])

@@ -1,5 +1,7 @@
 """Pictures of an analysis: what was found, drawn on the photo."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -30,6 +32,29 @@ def draw_analysis(analysis: FaceAnalysis) -> Image.Image:
         radius = 2 * line
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill="white", outline="black", width=line)
     return image
+
+
+def draw_faces(
+    image: Image.Image, boxes: Sequence[tuple[float, float, float, float]], *, chosen: tuple[float, ...]
+) -> Image.Image:
+    """The picture with a numbered box around every face, counted from 1; the chosen one is bright.
+
+    Args:
+        image: the photo, or what was drawn on it.
+        boxes: left, top, right, bottom in pixels.
+        chosen: one of them.
+    """
+    numbered = image.copy()
+    draw = ImageDraw.Draw(numbered)
+    for number, box in enumerate(boxes, start=1):
+        line = max(2, round((box[2] - box[0]) / 40))
+        colour = "white" if box == chosen else "darkgrey"
+        draw.rectangle(box, outline=colour, width=line)
+        size = max(14.0, (box[2] - box[0]) / 5)
+        draw.text(
+            (box[0] + line, box[1]), str(number), fill=colour, stroke_width=2, stroke_fill="black", font_size=size
+        )
+    return numbered
 
 
 def region_strip(analysis: FaceAnalysis, *, size: int = 160) -> Image.Image:

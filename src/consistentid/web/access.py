@@ -43,6 +43,19 @@ class Access:
         if not self._keys:
             _check_local(request)
             return LOCAL
+        return self.of_key(key)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether one is needed."""
+        return bool(self._keys)
+
+    def of_key(self, key: str | None) -> str:
+        """The name made of a key.
+
+        Raises:
+            MissingKey: the key is missing or unknown.
+        """
         digest = hashlib.sha256((key or "").encode()).digest()
         # All are compared, and each in constant time.
         if not sum([hmac.compare_digest(digest, known) for known in self._keys]):

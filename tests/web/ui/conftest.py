@@ -1,0 +1,76 @@
+"""The web app on a port of this machine, and Chromium in front of it."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from pytest_socket import enable_socket
+
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.web.app import create_app
+from consistentid.web.config import ServerConfig
+from consistentid.web.service import PortraitService
+
+playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("gradio")
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture(scope="session")
+def app_url(generator: PortraitGenerator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a running web app."""
+    from consistentid.web.ui.mount import mount_page
+
+    enable_socket()  # loopback only: the page itself may call nothing else
+    config = ServerConfig(store=tmp_path_factory.mktemp("app"), rate="10000/minute", preview_every=1, drain=5)
+    app = mount_page(create_app(config, PortraitService(config, [generator])))
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["playwright.Browser"]:
+    """Debian's Chromium."""
+    if not CHROMIUM.exists():
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+OpenPage = Callable[..., "playwright.Page"]
+
+
+@pytest.fixture
+def open_page(app_url: str, browser: "playwright.Browser") -> Iterator[OpenPage]:
+    """Opens the app in a window of a width; nothing outside of this machine may have been asked for."""
+    asked: list[str] = []
+    contexts = []
+
+    def opened(*, width: int = 1280) -> "playwright.Page":
+        context = browser.new_context(viewport={"width": width, "height": 844})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(app_url)
+        page.get_by_role("button", name="Make portraits").wait_for()
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [url for url in asked if not url.startswith((app_url, "data:", "blob:"))] == []
