@@ -68,7 +68,7 @@ def test_portraits_without_a_face_are_in_the_report(config: Path, capsys: pytest
     ("arguments", "says"),
     [
         (["embedded"], "--photos FOLDER"),
-        (["embedded", "--protocol", "nonsense"], "choose from embedded"),
+        (["embedded", "--protocol", "nonsense"], "choose from ablations, embedded"),
         (["embedded", "--photos", "nowhere"], "no folder"),
         (["embedded", "--subjects", "0"], "--subjects: Input should be greater than"),
         (["embedded", "--images", "x", "--ray", "1"], "--images draws nothing"),
