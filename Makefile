@@ -16,7 +16,7 @@ help:  ## list the targets
 
 setup: .venv/.setup  ## make .venv with everything that portrait, test and train-embedded need
 
-.venv/.setup: pyproject.toml constraints.txt
+.venv/.setup: pyproject.toml constraints.txt Makefile
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.11")'
 	$(PIP) install --quiet -c constraints.txt $(TORCH_OPTIONS) torch==2.13.0
