@@ -30,7 +30,11 @@ def make_there(
     from consistentid.generation.portrait import write_bytes
     from consistentid.web.client import Client
 
+    if others.beside:
+        raise InvalidSettings("a server draws one person in a picture; leave out --beside or --server")
     paths = output_paths(out, count=settings.num_images)
+    if paths[0].suffix.lower() != ".png":
+        raise InvalidSettings(f"{paths[0].name}: a server gives PNG files; choose a name that ends in .png")
     for each in (photo, *others.parts.values(), *others.same, *filter(None, [others.blend_with])):
         if not each.is_file():
             raise UnreadableImage(f"{each} does not exist; check the path")
