@@ -2,6 +2,7 @@
 
 import json
 import logging
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,19 @@ def test_flagged_pictures_are_withheld(
         assert withheld.withheld
         assert withheld.image.getextrema() == ((0, 0),) * 3
         assert withheld.image.size == before.image.size
+
+
+def test_previews_are_judged_by_gates_and_by_the_pipelines_own_checker(
+    generator: PortraitGenerator, strict: SafetyChecker, lenient: SafetyChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [Image.new("RGB", (48, 48), colour) for colour in ("red", "green", "blue")]
+    renderer = generator.renderer
+    monkeypatch.setattr(renderer, "gates", [])
+    assert renderer.flagged(pictures) == [False] * 3
+    monkeypatch.setattr(renderer, "gates", [lenient, EverySecond()])
+    assert renderer.flagged(pictures) == [True, False, True]
+    monkeypatch.setattr(generator.pipeline, "safety_checker", deepcopy(strict.model).half(), raising=False)
+    assert renderer.flagged(pictures) == [True] * 3
 
 
 def test_each_picture_is_judged_by_itself(

@@ -93,5 +93,9 @@ def test_generate_on_a_server(
     with Client(url, api_key=KEY) as client:
         assert client.delete_all() == 0  # nothing stays there
     assert run("you.jpg", *common) == (1, "", "consistentid: you.jpg does not exist; check the path\n")
+    refusal = "consistentid: one.jpg: a server gives PNG files; choose a name that ends in .png\n"
+    assert run("me.jpg", *common, "--out", "one.jpg") == (1, "", refusal)
+    code, _, err = run("me.jpg", *common, "--beside", "me.jpg")
+    assert (code, err) == (1, "consistentid: a server draws one person in a picture; leave out --beside or --server\n")
     code, _, err = run("me.jpg", *common, "--model", "sd15", "--best-of", 4)
     assert (code, err) == (1, "consistentid: --server URL decides best-of, model; leave them out\n")

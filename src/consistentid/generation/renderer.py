@@ -20,7 +20,7 @@ from consistentid.generation.request import GenerationRequest, PreparedRequest, 
 from consistentid.generation.tasks import task_named
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.images import PhotoSource, load_photo
-from consistentid.trust.gates import Gate
+from consistentid.trust.gates import Gate, SafetyChecker
 from consistentid.trust.marking import Marking
 
 logger = logging.getLogger(__name__)
@@ -121,6 +121,13 @@ class Renderer:
                 output_type=output_type,
             )
         return self._gated(rendered) if output_type == "pil" else rendered
+
+    def flagged(self, pictures: Sequence[Image.Image]) -> list[bool]:
+        """Whether a gate, or the pipeline's own checker, flags each picture: for previews, which no pipeline checks."""
+        own = getattr(self.pipeline, "safety_checker", None)
+        gates = [*self.gates, *([] if own is None else [SafetyChecker(own)])]
+        flags = [gate.flagged(pictures) for gate in gates]
+        return [any(row[k] for row in flags) for k in range(len(pictures))]
 
     def _gated(self, rendered: Sequence[Rendered]) -> list[Rendered]:
         """Black pictures in the place of those that a gate flags; latents are no pictures yet and pass."""

@@ -68,7 +68,7 @@ class SafetyChecker:
         """See `Gate.flagged`."""
         pixels = self._pixels([picture.convert("RGB") for picture in pictures], return_tensors="pt").pixel_values
         blank = np.zeros((len(pictures), 1, 1, 3), np.float32)  # the checker blacks what it flags; here the caller does
-        _, flags = self.model(clip_input=pixels.to(self.model.device), images=blank)
+        _, flags = self.model(clip_input=pixels.to(self.model.device, self.model.dtype), images=blank)
         return [bool(flag) for flag in flags]
 
 

@@ -203,7 +203,9 @@ class Worker:
         previews: list[bytes | None] = [None] * len(held)
         if held and every and report.step % every == 0 and report.step < report.steps:
             pictures = decoded(self.generator.pipeline, report.predicted()[list(held.values())])
-            previews = [_jpeg(picture, side=self.queue.config.preview_side) for picture in pictures]
+            flags = self.generator.renderer.flagged(pictures)
+            side = self.queue.config.preview_side
+            previews = [None if flag else _jpeg(one, side=side) for one, flag in zip(pictures, flags, strict=True)]
         for task, preview in zip(held, previews, strict=True):
             task.is_held = self.queue.jobs.progress(
                 task.job.id, self.name, step=task.step + report.step, steps=task.steps, preview=preview
