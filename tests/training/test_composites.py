@@ -10,8 +10,9 @@ from transformers import CLIPTokenizer
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.embedded.composites import with_composites
 from consistentid.training.embedded.diffusion import facial_prompt_tokenizer
+from consistentid.training.embedded.prior import fit_prior
 from consistentid.training.embedded.sampler import StoreSampler
-from consistentid.training.embedded.store import EXPRESSIONS, GENDERS, References, Targets, fit_prior
+from consistentid.training.embedded.store import EXPRESSIONS, GENDERS, References, Targets
 
 _PHOTOS, _VARIANTS = 6, 2
 _PLACES = {

@@ -16,8 +16,9 @@ from consistentid.training.embedded.config import AdapterSizes
 from consistentid.training.embedded.diffusion import facial_prompt_tokenizer, new_models
 from consistentid.training.embedded.initialise import awaken, standardise_inputs
 from consistentid.training.embedded.models import new_tokenizer
+from consistentid.training.embedded.prior import fit_prior
 from consistentid.training.embedded.sampler import StoreSampler, _imagined
-from consistentid.training.embedded.store import GENDERS, MIXED_REGIONS, References, Targets, fit_prior
+from consistentid.training.embedded.store import GENDERS, MIXED_REGIONS, References, Targets
 from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.latent_regression import LatentRegression

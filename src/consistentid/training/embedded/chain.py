@@ -50,6 +50,7 @@ from consistentid.training.embedded.initialise import standardise_inputs
 from consistentid.training.embedded.latents import encode, latents_of
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
+from consistentid.training.embedded.prior import fit_prior
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.text_warmup import TextTask
 from consistentid.training.embedded.token_warmup import TokenTask
@@ -192,7 +193,7 @@ class Chain:
     def prior(self) -> IdentityPrior:
         """What embeddings say about latents."""
         appearance = any(stage.appearance for stage in self.config.diffusion.values())
-        return store.fit_prior(*self.sampler_parts, appearance=appearance)
+        return fit_prior(*self.sampler_parts, appearance=appearance)
 
     def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
         """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from consistentid.dataset.record import FGIDRecord
-from consistentid.dataset.samples import Told
 from consistentid.dataset.selection import Selection
 from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, measure_attributes
 from consistentid.faces.crops import Square, align_face, crop_square, mirror_landmarks
@@ -27,9 +26,6 @@ from consistentid.training.augment import (
     recolour_hair,
     replace_background,
 )
-from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.latent_regression import LatentRegression
-from consistentid.training.region_appearance import RegionAppearance, appearance_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +38,6 @@ BACKGROUNDS = (None, *BACKGROUND_COLOURS)
 GENDERS = (None, "man", "woman")
 VOCABULARY = (GENDERS, EXPRESSIONS, HAIRS, BACKGROUNDS)  # of the columns of `Targets.words`
 PRIOR_WORDS = [1, 2, 3]  # columns that the identity prior leaves to the text: expression, hair and background
-_APPEARANCE_CHUNK = 100  # photos
-_HABITUAL = (1, 2)  # of them, what people have; backgrounds they do not have
 MIXED_REGIONS = tuple(name for name in REGION_NAMES if name != "face")  # may show somebody else than the face does
 
 
@@ -121,58 +115,6 @@ def load_targets(path: Path) -> Targets:
 def load_references(path: Path) -> References:
     """Read what `save` wrote."""
     return References(**load_file(path))
-
-
-def fit_prior(
-    targets: Targets, references: References, latents: Float[Tensor, "n v 8 16 16"], *, appearance: bool = False
-) -> IdentityPrior:
-    """What embeddings of the references and words say about the latents of the targets that show one photo each.
-
-    Args:
-        targets: what is drawn.
-        references: of whom.
-        latents: of the targets.
-        appearance: whether it also says what the images of regions show.
-    """
-    shown = targets.regions[:, : targets.plain].float().mean((0, 1))
-    mixed = torch.tensor([name in MIXED_REGIONS for name in REGION_NAMES])
-    words = targets.words[:, : targets.plain, PRIOR_WORDS].long()
-    data = (references.identity[:, 0], latents[:, : targets.plain], words)
-    regression = LatentRegression.fit(
-        *data,
-        choices=[len(VOCABULARY[column]) - 1 for column in PRIOR_WORDS],
-        habitual=[column in _HABITUAL for column in PRIOR_WORDS],
-        face=((shown[REGION_NAMES.index("face")] - 0.1) / 0.5).clamp(0, 1),
-        places=(2 * shown * mixed[:, None, None]).clamp(max=1),
-    )
-    prior = IdentityPrior.around(regression, *data)
-    if not appearance:
-        return prior
-    return replace(prior, appearance=_fit_appearance(regression, data, *_appearances(references)))
-
-
-def _appearances(references: References) -> tuple[Float[Tensor, "n r 5 k"], Bool[Tensor, "n r 5"]]:
-    """What the regions look like in the views that do not contradict the target, and which are there."""
-    half = references.regions.shape[1] // 2
-    rows = torch.cat([appearance_of(photos[:, :half]) for photos in references.regions.split(_APPEARANCE_CHUNK)])
-    return rows, references.present[:, :half]
-
-
-def _fit_appearance(
-    regression: LatentRegression, data: tuple[Tensor, Tensor, Tensor], appearance: Tensor, shown: Tensor
-) -> RegionAppearance:
-    """On targets that are mirrored as the reference is: every second one."""
-    identity, latents, words = data
-    told = [Told.of_people(identity, words[:, v], regions=len(REGION_NAMES)) for v in range(latents.shape[1])]
-    rest = latents.float() - torch.stack([regression.expected(one) for one in told], 1).view(latents.shape)
-    views = range(appearance.shape[1])
-    return RegionAppearance.fit(
-        appearance.flatten(0, 1),
-        shown.flatten(0, 1),
-        torch.stack([rest[:, view % 2 :: 2].mean(1) for view in views], 1).flatten(0, 1),
-        smiles=(words[:, 0, 0] == EXPRESSIONS.index("smiling")).repeat_interleave(len(views)),
-        places=regression.places[:, : LATENT**2].view(-1, LATENT, LATENT),
-    )
 
 
 def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
