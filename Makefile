@@ -20,7 +20,7 @@ setup: .venv/.setup  ## make .venv with everything that portrait, test and train
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.11")'
 	$(PIP) install --quiet -c constraints.txt $(TORCH_OPTIONS) torch==2.13.0
-	$(PIP) install --quiet -c constraints.txt -e '.[data,train,eval,weighting,web,serve-scale,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[data,train,eval,weighting,web,serve-scale,safety,dev]'
 	@touch $@
 
 .venv/.docs: .venv/.setup
