@@ -3,8 +3,11 @@
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
 
 from consistentid.errors import InvalidSettings
 
@@ -15,23 +18,12 @@ if TYPE_CHECKING:
     from consistentid.web.service import PortraitService
 
 
-def serve(
-    config: Path | None = None,
-    /,
-    *,
-    host: str | None = None,
-    port: int | None = None,
-    model: str | None = None,
-    adapter: str | None = None,
-    device: tuple[str, ...] = (),
-    store: Path | None = None,
-    api_keys_file: Path | None = None,
-) -> int:
-    """Serve the HTTP API until SIGTERM or Ctrl-C; what runs then is finished first.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Serving:
+    """What a server runs and where it listens, instead of what its configuration says.
 
-    Args:
-        config: YAML file, for example configs/server.yaml; any of its names may be an environment variable in capitals
-            behind CONSISTENTID_SERVE_.
+    Attributes:
         host: where to listen; beyond 127.0.0.1, API keys are needed.
         port: likewise.
         model: embedded, sd15, sdxl, a folder, a single .safetensors file, or a hub id.
@@ -40,17 +32,32 @@ def serve(
         store: folder of jobs, photos and portraits.
         api_keys_file: one key a line.
     """
-    service = started_service(
-        config, host=host, port=port, model=model, adapter=adapter, device=device, store=store,
-        api_keys_file=api_keys_file,
-    )  # fmt: skip
+
+    host: str | None = None
+    port: int | None = None
+    model: str | None = None
+    adapter: str | None = None
+    device: tuple[str, ...] = ()
+    store: Path | None = None
+    api_keys_file: Path | None = None
+
+
+def serve(config: Path | None = None, /, *, serving: Serving | None = None) -> int:
+    """Serve the HTTP API until SIGTERM or Ctrl-C; what runs then is finished first.
+
+    Args:
+        config: YAML file, for example configs/server.yaml; any of its names may be an environment variable in capitals
+            behind CONSISTENTID_SERVE_.
+        serving: instead of what the configuration says.
+    """
+    service = started_service(config, serving or Serving())
     from consistentid.web.app import create_app
 
     listen(create_app(service.config, service), service, page="/v1/openapi.json")
     return 0
 
 
-def started_service(config: Path | None, *, device: tuple[str, ...], **given: Any) -> "PortraitService":
+def started_service(config: Path | None, serving: Serving) -> "PortraitService":
     """The service that a file, the environment and options describe; what is missing is said before models are loaded.
 
     Raises:
@@ -61,7 +68,8 @@ def started_service(config: Path | None, *, device: tuple[str, ...], **given: An
     from consistentid.web.config import ServerConfig
     from consistentid.web.service import PortraitService
 
-    options = {"devices": device or None, **given}
+    given = dict(vars(serving))
+    options = {"devices": given.pop("device") or None, **given}
     settings = ServerConfig.load(config, **{name: value for name, value in options.items() if value is not None})
     settings.keys()
     return PortraitService.open(settings)
