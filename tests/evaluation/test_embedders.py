@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -16,9 +16,10 @@ from consistentid.errors import WeightsNotFound
 from consistentid.evaluation.config import EvaluationConfig, FaceIdConfig
 from consistentid.evaluation.embedders import ClipEmbedder, DinoEmbedder, cosine
 from consistentid.evaluation.face_id import FaceIdMaker
+from consistentid.evaluation.facenet import FaceNetFeatures, FaceNetRecogniser
 from consistentid.evaluation.judge import Judge
 from consistentid.evaluation.makers import GeneratorMaker, Wanted
-from consistentid.evaluation.recognisers import DetectorRecogniser, DlibRecogniser, FaceNetRecogniser
+from consistentid.evaluation.recognisers import DetectorRecogniser, DlibRecogniser
 from consistentid.evaluation.report.tables import headline_tables
 from consistentid.evaluation.run import evaluate_folder
 from consistentid.evaluation.worker import Worker
@@ -121,6 +122,16 @@ def test_facenet_knows_a_person_again(sample_photos: dict[str, Path]) -> None:
     similar = np.array(embeddings) @ np.array(embeddings).T
     assert similar.diagonal() == pytest.approx(np.ones(4), abs=1e-5)
     assert min(similar[0, 1], similar[2, 3]) > 0.8 > 0.5 > similar[:2, 2:].max()
+
+
+def test_facenets_features_outlast_blur_and_tell_pictures_apart(sample_photos: dict[str, Path]) -> None:
+    features = FaceNetFeatures()
+    sharp = [load_photo(path).resize((150, 150)) for path in sample_photos.values()]
+    blurred = [picture.filter(ImageFilter.GaussianBlur(1)) for picture in sharp]
+    similar = cosine(features.embed(sharp)[:, None], features.embed(blurred)[None])
+    assert similar.diagonal().min() > 0.9 > similar[0, 1]
+    assert not features.embed([Image.new("RGB", (150, 150))]).any()
+    assert features.embed([]).shape == (0, features.embed(sharp).shape[1])
 
 
 def face_id_weights(unet: torch.nn.Module, path: Path) -> Path:

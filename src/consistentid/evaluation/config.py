@@ -62,7 +62,7 @@ class EvaluationConfig(_Strict):
         baselines: further methods on stock pipelines; they take part in every block that draws `full`.
         batch_size: portraits in one denoising run.
         recognisers: judges of identity.
-        regions: folder or hub id of a DINO for FGIS; None for dlib's features.
+        regions: what embeds regions for FGIS: `facenet`, or folder or hub id of a DINO; None for dlib's features.
         embedders: networks that look at whole pictures, by name.
         device: of the generator.
         offline: never download.

@@ -6,9 +6,10 @@ from consistentid.errors import WeightsNotFound
 from consistentid.evaluation.config import EvaluationConfig, RecogniserName
 from consistentid.evaluation.embedders import ClipEmbedder, DinoEmbedder, DlibFeatures, ImageEmbedder
 from consistentid.evaluation.face_id import FaceIdMaker
+from consistentid.evaluation.facenet import FaceNetFeatures, FaceNetRecogniser
 from consistentid.evaluation.judge import Judge
 from consistentid.evaluation.makers import OURS, GeneratorMaker, PortraitMaker
-from consistentid.evaluation.recognisers import DetectorRecogniser, DlibRecogniser, FaceNetRecogniser, Recogniser
+from consistentid.evaluation.recognisers import DetectorRecogniser, DlibRecogniser, Recogniser
 from consistentid.evaluation.worker import Worker
 
 
@@ -29,15 +30,20 @@ def judge_for(config: EvaluationConfig) -> Judge:
     images = [
         kinds[each.kind](each.source, name=name, offline=config.offline) for name, each in config.embedders.items()
     ]
-    regions: ImageEmbedder = (
-        DlibFeatures() if config.regions is None else DinoEmbedder(config.regions, offline=config.offline)
-    )
     return Judge.embedded(
         embedded_folder(),
         recognisers=[_recogniser(name, offline=config.offline) for name in config.recognisers],
-        regions=regions,
+        regions=_regions(config),
         images=images,
     )
+
+
+def _regions(config: EvaluationConfig) -> ImageEmbedder:
+    if config.regions is None:
+        return DlibFeatures()
+    if config.regions == "facenet":
+        return FaceNetFeatures()
+    return DinoEmbedder(config.regions, offline=config.offline)
 
 
 def _recogniser(name: RecogniserName, *, offline: bool) -> Recogniser:
