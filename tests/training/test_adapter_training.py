@@ -22,6 +22,7 @@ from consistentid.training.run import load_config, run
 from consistentid.training.share import Share
 from consistentid.training.step import draw_step, localisation_of, predict, training_step
 
+_DROPS = ("drop_all", "drop_text", "drop_identity", "drop_regions", "drop_region")
 Settings = dict[str, Any]
 
 
@@ -259,6 +260,7 @@ def test_what_cannot_be_trained_is_one_sentence(
     [
         ({"kind": "other"}, "kind must be embedded or adapter"),
         ({"adapter": {"base": "flux"}}, "adapter.base must be sd15, sdxl or embedded"),
+        ({"step": dict.fromkeys(_DROPS, 0.1) | {"identity_weight": 1}}, "identity_weight are for kind: embedded"),
         ({"train": []}, "train names no part"),
         ({"photos": {"framing": "face"}}, "set buckets: false"),
         ({"speed": 3}, "Extra inputs"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from consistentid.dataset.record import FGIDRecord
 from consistentid.dataset.shards import FGIDDataset
@@ -24,6 +25,11 @@ class Selection(Sequence[FGIDRecord]):
 
     def __getitem__(self, index: int) -> FGIDRecord:  # type: ignore[override]  # no slices
         return self.dataset[self.rows[index]]
+
+    def column(self, name: str) -> list[Any]:
+        """One field of every record, without its pictures."""
+        values = self.dataset.column(name)
+        return [values[row] for row in self.rows]
 
     def part(self, start: int, count: int) -> "Selection":
         """At most `count` of them from a place on."""

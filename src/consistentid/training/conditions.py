@@ -108,18 +108,22 @@ class Draws:
         timesteps: of the noise schedule.
         kept: conditions.
         everywhere: whether the noise loss looks at the whole picture, not at the person alone.
+        jitter: standard normal; of the chips that the recogniser sees.
     """
 
     noise: Float[Tensor, "b c h w"]
     timesteps: Int[Tensor, " b"]
     kept: Kept
     everywhere: Bool[Tensor, " b"]
+    jitter: Float[Tensor, "b 3"]
 
     def rows(self, chosen: slice) -> "Draws":
         """The chosen samples."""
-        return Draws(self.noise[chosen], self.timesteps[chosen], self.kept.rows(chosen), self.everywhere[chosen])
+        parts = (self.noise, self.timesteps, self.everywhere, self.jitter)
+        noise, timesteps, everywhere, jitter = (part[chosen] for part in parts)
+        return Draws(noise, timesteps, self.kept.rows(chosen), everywhere, jitter)
 
     def to(self, device: torch.device | str) -> "Draws":
         """On another device."""
-        parts = (self.noise, self.timesteps, self.kept, self.everywhere)
+        parts = (self.noise, self.timesteps, self.kept, self.everywhere, self.jitter)
         return Draws(*(part.to(device) for part in parts))  # type: ignore[arg-type]

@@ -31,11 +31,23 @@ class Losses:
     localisation: Tensor | None = None
     prior: Tensor | None = None
     contrast: Tensor | None = None
+    identity: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
         """For the loop and its log: `loss` and the parts that exist."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
         return {"loss": self.total, **{name: value for name, value in parts.items() if value is not None}}
+
+
+def clean_latents(
+    scheduler: NoiseScheduler,
+    velocity: Float[Tensor, "b c h w"],
+    noisy: Float[Tensor, "b c h w"],
+    timesteps: Int[Tensor, " b"],
+) -> Float[Tensor, "b c h w"]:
+    """What a predicted velocity says of the clean latents (arXiv:2202.00512, appendix D)."""
+    alpha = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
+    return alpha.sqrt() * noisy - (1 - alpha).sqrt() * velocity.float()
 
 
 def noise_losses(

@@ -23,15 +23,18 @@ from consistentid.training.losses import (
     LOCALISATION_WEIGHT,
     Losses,
     NoiseScheduler,
+    clean_latents,
     localisation_loss,
     min_snr_weights,
     noise_losses,
     signal_to_noise,
 )
+from consistentid.training.recognition import Recognition
 from consistentid.training.teacher import Teacher
 
 _FACE = REGION_NAMES.index("face")
 _DETAILS = [REGION_NAMES.index(name) for name in ("eyes", "nose", "mouth")]
+_SEEN = 0.98  # share of the noise schedule from which on the noisy latents show nothing
 
 
 class StepConfig(ConditionDropout):
@@ -51,6 +54,7 @@ class StepConfig(ConditionDropout):
         prior_from: least share of the noise schedule at which it is followed by samples that show their reference.
         stranger_from: the same for strangers, whose noisy latents show somebody else when there is less noise.
         contrast_weight: of what a stranger's reference and text must change in the prediction, at any noise.
+        identity_weight: of whom the recogniser sees in the predicted clean latents; 0 leaves it out.
     """
 
     foreground: float = Field(default=0.5, ge=0, le=1)
@@ -63,6 +67,7 @@ class StepConfig(ConditionDropout):
     prior_from: float = Field(default=0.5, ge=0, lt=1)
     stranger_from: float = Field(default=0.9, ge=0, lt=1)
     contrast_weight: float = Field(default=0.0, ge=0)
+    identity_weight: float = Field(default=0.0, ge=0)
 
     @property
     def is_taught(self) -> bool:
@@ -81,6 +86,7 @@ class TrainingModels:
         empty_ids: the empty prompt, for each text encoder.
         recorder: of the layers that eq. 1 looks at; None: it is not wanted.
         prior: to be followed, where `StepConfig.prior_weight` says so.
+        recognition: looks at what is predicted, where `StepConfig.identity_weight` says so.
     """
 
     unet: UNet2DConditionModel
@@ -91,10 +97,11 @@ class TrainingModels:
     empty_ids: tuple[Int[Tensor, " l"], ...]
     recorder: AttentionRecorder | None = None
     prior: IdentityPrior | None = None
+    recognition: Recognition | None = None
 
 
 def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config: StepConfig) -> Losses:
-    """Noise loss and eq. 1 on the samples that show their own reference; all follow the prior."""
+    """Noise loss and eq. 1 on the samples that show their own reference; all follow prior and recogniser."""
     own, twins = ~batch.stranger, batch.twins
     timesteps, kept = draws.timesteps[twins], draws.kept.of(batch)
     noisy, target = noised(models.scheduler, batch.latents, timesteps, draws.noise[twins])
@@ -105,18 +112,56 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
     weights = _noise_weights(models.scheduler, timesteps, config=config)
     squared = noise_losses(prediction, target, _mask(batch, draws.everywhere, config=config))
     noise = (weights * squared)[own].mean()
-    total, localisation, prior, contrast = noise, None, None, None
+    total, localisation = noise, None
     if recorder:
         localisation = localisation_of(recorder, batch, kept.regions & own[:, None])
         total = total + config.localisation_weight * localisation
-    if models.prior is not None and batch.told is not None and kept.fused and config.is_taught:
-        teacher = Teacher(models.prior, models.scheduler, prediction, noisy, timesteps, kept.told(batch.told))
-        told, least = kept.somebody, torch.where(own, config.prior_from, config.stranger_from)
-        count = models.scheduler.config.num_train_timesteps
-        prior = teacher.follow(told & (timesteps >= least * count))
-        contrast = teacher.contrast(told & told[twins] & batch.stranger, twins)
-        total = total + config.prior_weight * prior + config.contrast_weight * contrast
-    return Losses(total, noise, localisation, prior, contrast)
+    parts: dict[str, Tensor] = {}
+    if batch.told is not None and kept.fused:
+        clean = clean_latents(models.scheduler, prediction, noisy, timesteps)
+        parts = _taught(models, batch, kept, clean, noisy, timesteps, config=config)
+        parts |= _recognised(models, batch, kept, clean, timesteps, draws, config=config)
+        total = total + sum(getattr(config, f"{name}_weight") * loss for name, loss in parts.items())
+    return Losses(total, noise, localisation, **parts)
+
+
+def _taught(
+    models: TrainingModels,
+    batch: Batch,
+    kept: Kept,
+    clean: Float[Tensor, "b c h w"],
+    noisy: Float[Tensor, "b c h w"],
+    timesteps: Int[Tensor, " b"],
+    *,
+    config: StepConfig,
+) -> dict[str, Tensor]:
+    """What the identity prior says of predicted clean latents."""
+    if models.prior is None or batch.told is None or not config.is_taught:
+        return {}
+    own, twins = ~batch.stranger, batch.twins
+    teacher = Teacher(models.prior, models.scheduler, clean, noisy, timesteps, kept.told(batch.told))
+    told, followed = kept.somebody, torch.where(own, config.prior_from, config.stranger_from)
+    follows = told & (timesteps >= followed * models.scheduler.config.num_train_timesteps)
+    contrasts = told & told[twins] & batch.stranger
+    return {"prior": teacher.follow(follows), "contrast": teacher.contrast(contrasts, twins)}
+
+
+def _recognised(
+    models: TrainingModels,
+    batch: Batch,
+    kept: Kept,
+    clean: Float[Tensor, "b c h w"],
+    timesteps: Int[Tensor, " b"],
+    draws: Draws,
+    *,
+    config: StepConfig,
+) -> dict[str, Tensor]:
+    """What the recogniser says of them, where something can be seen and is not the face of a stranger's target."""
+    if models.recognition is None or batch.told is None or not config.identity_weight:
+        return {}
+    share = timesteps / models.scheduler.config.num_train_timesteps
+    rows = kept.identity & (share < _SEEN) & (~batch.stranger | (share >= config.stranger_from))
+    return {"identity": models.recognition.distance(clean[rows], batch.told.identity[rows], draws.jitter[rows])}
 
 
 def predict(
@@ -189,7 +234,8 @@ def draw_step(
     timesteps = (spread(shape[0], generator) ** config.timestep_power * steps).long().clamp(max=steps - 1)
     noise = torch.randn(shape, generator=generator)
     kept = Kept.draw(shape[0], len(REGION_NAMES), generator, config=config)
-    return Draws(noise, timesteps, kept, keep(shape[0], config.foreground, generator))
+    everywhere = keep(shape[0], config.foreground, generator)
+    return Draws(noise, timesteps, kept, everywhere, torch.randn(shape[0], 3, generator=generator))
 
 
 def spread(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:

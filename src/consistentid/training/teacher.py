@@ -13,11 +13,11 @@ from consistentid.training.losses import NoiseScheduler
 
 @dataclass(frozen=True)
 class Teacher:
-    """The identity prior beside what the U-Net predicted of noisy latents."""
+    """The identity prior beside the clean latents that the U-Net predicted of noisy ones."""
 
     prior: IdentityPrior
     scheduler: NoiseScheduler
-    prediction: Float[Tensor, "b c h w"]
+    clean: Float[Tensor, "b c h w"]
     noisy: Float[Tensor, "b c h w"]
     timesteps: Int[Tensor, " b"]
     told: Told
@@ -25,23 +25,17 @@ class Teacher:
     def follow(self, rows: Bool[Tensor, " b"]) -> Tensor:
         """How far the predicted clean latents of the chosen samples are from what the prior says of them."""
         if not rows.any():
-            return self.prediction.sum() * 0
-        return self.prior.loss(self._clean[rows], self.noisy[rows], self._alphas[rows], self.told.rows(rows))
+            return self.clean.sum() * 0
+        return self.prior.loss(self.clean[rows], self.noisy[rows], self._alphas[rows], self.told.rows(rows))
 
     def contrast(self, rows: Bool[Tensor, " b"], twins: Int[Tensor, " b"]) -> Tensor:
         """The same for the difference between the chosen samples and those that share their noisy latents."""
         if not rows.any():
-            return self.prediction.sum() * 0
-        difference = self._clean[rows] - self._clean[twins[rows]]
+            return self.clean.sum() * 0
+        difference = self.clean[rows] - self.clean[twins[rows]]
         told, instead = self.told.rows(rows), self.told.rows(twins[rows])
         return self.prior.contrast(difference, self.noisy[rows], self._alphas[rows], told, instead)
 
     @cached_property
     def _alphas(self) -> Float[Tensor, " b"]:
         return self.scheduler.alphas_cumprod.to(self.timesteps.device)[self.timesteps]
-
-    @cached_property
-    def _clean(self) -> Float[Tensor, "b c h w"]:
-        """Clean latents from the predicted velocity (arXiv:2202.00512, appendix D)."""
-        alpha = self._alphas.view(-1, 1, 1, 1)
-        return alpha.sqrt() * self.noisy - (1 - alpha).sqrt() * self.prediction.float()

@@ -104,6 +104,10 @@ class AdapterTrainingConfig(BaseModel):
             raise ValueError("adapter.base must be sd15, sdxl or embedded")
         if "mode" in self.adapter:
             raise ValueError("adapter.mode: adapters are trained in aligned mode; leave it out")
+        if self.step.is_taught or self.step.identity_weight:
+            raise ValueError(
+                "step: prior_weight, contrast_weight and identity_weight are for kind: embedded; leave them out"
+            )
         if not isinstance(self.adapter.get("quirks", {}), dict):
             raise ValueError("adapter.quirks must name quirks and their values")
         if self.memory.frozen_precision in ("bf16", "fp16") and self.loop.mixed_precision not in (

@@ -58,7 +58,8 @@ class HeldOut:
         yes = torch.ones(len(batch), dtype=torch.bool)
         kept = Kept(yes, torch.ones(batch.valid.shape, dtype=torch.bool), yes, fused=True, scale=1.0)
         noise = torch.randn(batch.latents.shape, generator=generator)
-        return Draws(noise, (spread(len(batch), generator) * steps).long(), kept, yes).to(self.device)
+        timesteps, jitter = (spread(len(batch), generator) * steps).long(), torch.zeros(len(batch), 3)
+        return Draws(noise, timesteps, kept, yes, jitter).to(self.device)
 
     def _measured(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         models, kept = self.models, draws.kept.of(batch)

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from consistentid.faces.crops import alignment, mirror_landmarks
-from consistentid.faces.dlib_resnet import CHIP_SIZE, DlibFaceResNet
+from consistentid.faces.crops import mirror_landmarks
+from consistentid.faces.dlib_resnet import DlibFaceResNet
+from consistentid.training.face_chips import aligned_chips
 from consistentid.training.share import Share
 
 _WIDTH = 64
@@ -105,28 +105,11 @@ class AutoencoderTask:
         self, decoded: Tensor, images: Tensor, landmarks: Tensor, generator: torch.Generator
     ) -> Tensor:
         pairs = torch.cat([decoded, images], dim=1) / 2 + 0.5  # as channels, so that both are cut out alike
-        chips, wanted = aligned_chips(pairs, landmarks, generator).clamp(0, 1).split(3, dim=1)
+        jitter = torch.randn(len(pairs), 3, generator=generator)
+        chips, wanted = aligned_chips(pairs, landmarks, jitter).clamp(0, 1).split(3, dim=1)
         with torch.no_grad():
             target = self.recogniser(wanted)
         return (self.recogniser(chips).float() - target.float()).square().sum(1).mean()
-
-
-def aligned_chips(
-    images: Float[Tensor, "b c s s"], landmarks: Float[Tensor, "b 5 2"], generator: torch.Generator
-) -> Float[Tensor, "b c 150 150"]:
-    """Faces cut out as the recogniser wants them, with a little random shift and zoom.
-
-    Otherwise patterns would be learnt that please it at one place only.
-    """
-    size = images.shape[-1]
-    matrices = np.stack([alignment(points, 2) for points in landmarks.numpy()])  # aligned coordinates 0..2
-    theta = torch.from_numpy(matrices).float() * (2 / size)
-    theta[:, :, 2] += theta[:, :, :2].sum(-1) - 1  # from -1..1 on both sides
-    zoom = 1 + 0.04 * torch.randn(len(images), 1, 1, generator=generator)
-    theta[:, :, :2] *= zoom
-    theta[:, :, 2] += 0.015 * torch.randn(len(images), 2, generator=generator)
-    grid = F.affine_grid(theta, [*images.shape[:2], CHIP_SIZE, CHIP_SIZE], align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def random_squares(

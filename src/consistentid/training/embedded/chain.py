@@ -14,10 +14,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from diffusers import AutoencoderTiny
-from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
@@ -29,13 +27,13 @@ from consistentid.dataset.settings import BuildSettings
 from consistentid.dataset.shards import FGIDDataset
 from consistentid.dataset.wording import corpus
 from consistentid.errors import InvalidSettings, TrainingStopped
-from consistentid.faces.crops import Square, crop_square
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.style import ALIGNED
 from consistentid.training.embedded import store
 from consistentid.training.embedded.autoencoder import AutoencoderTask, new_autoencoder
 from consistentid.training.embedded.composites import with_composites
 from consistentid.training.embedded.config import DiffusionStage, EmbeddedConfig
+from consistentid.training.embedded.crops import crop_landmarks, square_crops, target_landmarks
 from consistentid.training.embedded.diffusion import (
     DiffusionTask,
     choose_trained,
@@ -57,6 +55,7 @@ from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.loop import Task, Validate, Validation, fit
 from consistentid.training.loop_config import LoopConfig, until
+from consistentid.training.recognition import Recognition
 from consistentid.training.state import load_modules, save_modules
 from consistentid.training.step import TrainingModels
 
@@ -135,21 +134,16 @@ class Chain:
         if not self.config.start_from and not (folder / "final").is_dir():
             torch.manual_seed(self.config.autoencoder.loop.seed)
             model = new_autoencoder().to(memory_format=torch.channels_last)
-            crops, batch_size = _crops(self.training_records, _CROP_SCALE, _CROP), self.config.autoencoder.batch_size
-            task = AutoencoderTask(model, crops, self._crop_landmarks, self.encoder.network, batch_size=batch_size)
+            crops = square_crops(self.training_records, _CROP_SCALE, _CROP)
+            landmarks = crop_landmarks(self.training_records, _CROP_SCALE, _CROP)
+            batch_size = self.config.autoencoder.batch_size
+            task = AutoencoderTask(model, crops, landmarks, self.encoder.network, batch_size=batch_size)
             self._finish(self._fit(task, self.config.autoencoder.loop, folder=folder), folder)
             model.register_to_config(scaling_factor=1 / float(encode(model, crops[:512]).float().std()))
             _save_whole(model, folder / "final")
         source = self.config.start_from / "vae" if self.config.start_from else folder / "final"
         model = AutoencoderTiny.from_pretrained(source, torch_dtype=torch.float32)
         return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-    @property
-    def _crop_landmarks(self) -> Tensor:
-        boxes, landmarks = (self.dataset.column(name) for name in ("box", "landmarks"))
-        squares = {row: Square.around(tuple(boxes[row]), scale=_CROP_SCALE) for row in self.training_records.rows}
-        found = [square.points(np.asarray(landmarks[row]), _CROP) for row, square in squares.items()]
-        return torch.from_numpy(np.stack(found))
 
     @cached_property
     def parser(self) -> SegformerForSemanticSegmentation:
@@ -158,8 +152,8 @@ class Chain:
         if not self.config.start_from and not (folder / "final").is_dir():
             torch.manual_seed(self.config.parser.loop.seed)
             model = new_parser()
-            photos = _crops(self.training_records, STORED_SCALE, _PARSER_CROP)
-            labels = _crops(self.training_records, STORED_SCALE, _PARSER_CROP, labels=True)
+            photos = square_crops(self.training_records, STORED_SCALE, _PARSER_CROP)
+            labels = square_crops(self.training_records, STORED_SCALE, _PARSER_CROP, labels=True)
             task = ParserTask(model, photos, labels, batch_size=self.config.parser.batch_size)
             self._finish(self._fit(task, self.config.parser.loop, folder=folder), folder)
             _save_whole(model, folder / "final")
@@ -195,6 +189,12 @@ class Chain:
         appearance = any(stage.appearance for stage in self.config.diffusion.values())
         return fit_prior(*self.sampler_parts, appearance=appearance)
 
+    @property
+    def _recognition(self) -> Recognition:
+        """Stage 1 and the recogniser as judges of the next stages."""
+        landmarks = target_landmarks(self.training_records)
+        return Recognition(self.autoencoder, self.encoder.network, landmarks)
+
     def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
         """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""
         stage, folder = self.config.diffusion[name], self.config.out / name
@@ -203,7 +203,7 @@ class Chain:
         finished = folder / "final"
         if not finished.is_dir():
             choose_trained(models, stage.train)
-            ready = with_losses(models, stage, prior=self.prior)
+            ready = with_losses(models, stage, prior=self.prior, recognition=self._recognition)
             if not self._train(ready, stage, folder):
                 return None
             save_modules(finished, trained_modules(models))
@@ -244,8 +244,7 @@ class Chain:
 
     def _sampler(self, **shares: float) -> StoreSampler:
         targets, references, latents = self.sampler_parts
-        everybody = self.dataset.column("person")
-        people = [everybody[row] for row in self.training_records.rows]
+        people = self.training_records.column("person")
         names = {person: index for index, person in enumerate(dict.fromkeys(people))}
         return StoreSampler(
             latents=latents,
@@ -272,16 +271,6 @@ class Chain:
     def _finish(self, finished: bool, folder: Path) -> None:
         if not finished:
             raise TrainingStopped(f"stage {folder.name} was stopped by max_minutes; run the same command to go on")
-
-
-def _crops(records: Selection, scale: float, size: int, *, labels: bool = False) -> Tensor:
-    """Square crops (n, size, size, 3), or label maps (n, size, size)."""
-    crops = []
-    for record in records:
-        square = Square.around(record.box, scale=scale)
-        image = Image.fromarray(record.open_label_map()) if labels else record.open_photo()
-        crops.append(np.asarray(crop_square(image, square, size, nearest=labels)))
-    return torch.from_numpy(np.stack(crops))
 
 
 def _joined(parts: list[Store]) -> Store:

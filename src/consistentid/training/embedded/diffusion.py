@@ -21,6 +21,7 @@ from consistentid.training.embedded.config import AdapterSizes, DiffusionStage
 from consistentid.training.embedded.models import new_scheduler, new_text_encoder, new_unet
 from consistentid.training.embedded.sampler import StoreSampler, Tokenize
 from consistentid.training.identity_prior import IdentityPrior
+from consistentid.training.recognition import Recognition
 from consistentid.training.share import Share
 from consistentid.training.step import TrainingModels, draw_step, training_step
 
@@ -118,7 +119,9 @@ def choose_trained(models: TrainingModels, parts: Iterable[str]) -> None:
             parameter.requires_grad_(group in chosen)
 
 
-def with_losses(models: TrainingModels, stage: DiffusionStage, *, prior: IdentityPrior) -> TrainingModels:
+def with_losses(
+    models: TrainingModels, stage: DiffusionStage, *, prior: IdentityPrior, recognition: Recognition
+) -> TrainingModels:
     """The models with what the stage's losses need."""
     side = models.unet.config.sample_size
     layers = tuple(
@@ -128,4 +131,4 @@ def with_losses(models: TrainingModels, stage: DiffusionStage, *, prior: Identit
     )
     recorder = AttentionRecorder(models.unet, layers) if stage.step.localisation_weight else None
     told = prior if stage.appearance else replace(prior, appearance=None)
-    return replace(models, recorder=recorder, prior=told)
+    return replace(models, recorder=recorder, prior=told, recognition=recognition)
