@@ -63,7 +63,7 @@ class IdentityPrior:
         residual = flat.flatten(0, 1) - expected
         nuisance_variances, nuisance = torch.linalg.eigh(residual.T @ residual / len(residual))
         basis = torch.linalg.qr(torch.cat([regression.slope, regression.effects]).T.double()).Q  # what is told moves
-        variances, directions = torch.linalg.eigh(torch.atleast_2d(torch.cov((expected @ basis).T)))
+        variances, directions = torch.linalg.eigh(torch.cov((expected @ basis).T))
         count = min(_DIRECTIONS, int((variances > 1e-9 * variances[-1]).sum()))
         directions, variances = basis @ directions.flip(1)[:, :count], variances.flip(0)[:count]
         worded = ((regression.worded(told).double() @ directions).var(0) / variances).clamp(max=1)
