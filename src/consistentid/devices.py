@@ -1,4 +1,7 @@
-"""What a device computes fast."""
+"""What a device computes fast, and on how many threads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -10,3 +13,14 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch computes on so many threads inside the block; sums are split by thread, so the last bits depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Tiny base models and a dataset of drawn faces for all tests of a session."""
+"""Tiny base models, a dataset of drawn faces and a store of random numbers for all tests of a session."""
 
 import importlib.util
 import sys
@@ -6,7 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from transformers import CLIPTokenizer
+
+from consistentid.dataset.wording import corpus
+from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.training.embedded.config import AdapterSizes
+from consistentid.training.embedded.diffusion import facial_prompt_tokenizer, new_models
+from consistentid.training.embedded.models import new_tokenizer
+from consistentid.training.embedded.prior import fit_prior
+from consistentid.training.embedded.sampler import StoreSampler
+from consistentid.training.embedded.store import GENDERS, References, Targets
+from consistentid.training.identity_prior import IdentityPrior
+from consistentid.training.step import TrainingModels
 
 
 def _module(path: Path) -> Any:
@@ -74,3 +87,52 @@ def write(tmp_path: Path) -> Any:
         return path
 
     return writes
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> CLIPTokenizer:
+    """Of the embedded model."""
+    return new_tokenizer(corpus())
+
+
+@pytest.fixture(scope="module")
+def models(tokenizer: CLIPTokenizer) -> TrainingModels:
+    """Fresh ones of the embedded model; tests of a module change them."""
+    torch.manual_seed(0)
+    return new_models(tokenizer, AdapterSizes(), encoder=DlibImageEncoder())
+
+
+@pytest.fixture(scope="session")
+def sampler(tokenizer: CLIPTokenizer) -> StoreSampler:
+    """A store of random numbers whose embeddings are as close together as a recogniser's."""
+    generator = torch.Generator().manual_seed(5)
+    n, v = 6, 2
+    centre = torch.randn(128, generator=generator) * 0.12
+    whole = torch.randn(448, generator=generator)
+    words = torch.zeros(n, v, 4, dtype=torch.uint8)
+    words[::2, :, 0], words[1::2, :, 0] = GENDERS.index("man"), GENDERS.index("woman")
+    return StoreSampler(
+        latents=torch.randn(n, v, 8, 16, 16, generator=generator),
+        targets=Targets(
+            images=torch.zeros(n, v, 128, 128, 3, dtype=torch.uint8),
+            foreground=torch.ones(n, v, 16, 16, dtype=torch.bool),
+            regions=torch.ones(n, v, 5, 16, 16, dtype=torch.bool),
+            words=words,
+            donors=torch.arange(n)[:, None].expand(n, v),
+            mixed=torch.zeros(n, v, 5, dtype=torch.bool),
+        ),
+        references=References(
+            identity=centre + 0.05 * torch.randn(n, v, 128, generator=generator),
+            whole=whole + 0.1 * torch.randn(n, v, 64, 448, generator=generator),
+            regions=whole + 0.1 * torch.randn(n, v, 5, 64, 448, generator=generator),
+            present=torch.ones(n, v, 5, dtype=torch.bool),
+        ),
+        persons=torch.arange(n),
+        tokenize=facial_prompt_tokenizer(tokenizer),
+    )
+
+
+@pytest.fixture(scope="session")
+def prior(sampler: StoreSampler) -> IdentityPrior:
+    """What the store says; fitted once, because that takes seconds."""
+    return fit_prior(sampler.targets, sampler.references, sampler.latents)

@@ -71,6 +71,7 @@ def _tiny(target: Path, source: Path) -> Path:
         stage["loop"] |= TINY_LOOP
     for stage in values["diffusion"].values():
         stage["loop"] |= {"validate_every": 1}
+    values["threads"] = 1
     values["store"] = {"target_variants": 2, "reference_variants": 2, "processes": 1}
     target.write_text(yaml.safe_dump(values))
     assert load_config(target).store.processes == 1

@@ -1,9 +1,6 @@
 """A killed and resumed run ends with the same weights as an uninterrupted one."""
 
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -59,16 +56,13 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> 
 def test_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     whole = LineTask()
     fit(whole, LoopConfig(**CONFIG), folder=tmp_path / "whole")
-    code = (
-        "from pathlib import Path; from tests.training.test_loop import *; "
-        f"fit(LineTask(pause=0.02), LoopConfig(**CONFIG), folder=Path({str(tmp_path / 'killed')!r}))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    process = multiprocessing.get_context("fork").Process(target=_fit_slowly, args=(tmp_path / "killed",))
+    process.start()
     deadline = time.monotonic() + 90
     while not checkpoints(tmp_path / "killed") and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert checkpoints(tmp_path / "killed"), "no checkpoint was written in time"
     task = LineTask()
     assert fit(task, LoopConfig(**CONFIG), folder=tmp_path / "killed")
@@ -76,6 +70,11 @@ def test_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not list((tmp_path / "killed").glob(".step-*"))
     assert len(checkpoints(tmp_path / "killed")) <= 2
+
+
+def _fit_slowly(folder: Path) -> None:
+    torch.set_num_threads(1)  # a fork has no threads of its parent
+    fit(LineTask(pause=0.02), LoopConfig(**CONFIG), folder=folder)
 
 
 def test_schedule_warms_up_and_falls() -> None:

@@ -1,5 +1,6 @@
 """Several processes train as one, share weights out, and may be killed."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.distributed import TCPStore
 
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.training.run import load_config, run
@@ -29,15 +32,22 @@ _SHARED = {
 }
 
 
-@pytest.mark.parametrize("shared", [{}, pytest.param(_SHARED, marks=pytest.mark.slow)], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "shared",
+    [None, pytest.param({}, marks=pytest.mark.slow), pytest.param(_SHARED, marks=pytest.mark.slow)],
+    ids=["forked", "ddp", "fsdp"],
+)
 def test_two_processes_train_as_one_with_the_doubled_batch(
-    settings: Settings, write: Any, tmp_path: Path, shared: dict[str, str]
+    settings: Settings, write: Any, tmp_path: Path, shared: dict[str, str] | None
 ) -> None:
     whole = settings | {"batch_size": 4, "out": str(tmp_path / "whole")}
     halves = settings | {"batch_size": 2, "out": str(tmp_path / "halves")}
     halves["loop"] = settings["loop"] | {"validate_every": 3 if shared else 0}
     run(load_config(write(whole)))
-    _launch(write(halves), environment=shared)
+    if shared is None:
+        _fork(write(halves))
+    else:
+        _launch(write(halves), environment=shared)
     first, second = (_losses(Path(one["out"])) for one in (whole, halves))
     assert len(first) == 3
     assert first == pytest.approx(second, abs=1e-4)
@@ -75,6 +85,28 @@ def _done(settings: Settings) -> int:
 def _quiet() -> dict[str, Any]:
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     return {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+
+
+def _fork(config: Path) -> None:
+    """Two processes as the launcher makes them, that import nothing anew."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    processes = [
+        multiprocessing.get_context("fork").Process(target=_run_as, args=(config, rank, store.port)) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(200)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def _run_as(config: Path, rank: int, port: int) -> None:
+    torch.set_num_threads(1)  # a fork has no threads of its parent
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update(place | ranks | {"ACCELERATE_USE_CPU": "true"})
+    AcceleratorState._reset_state(reset_partial_state=True)  # known since the run on one process
+    run(load_config(config))
 
 
 def _launch(config: Path, *, environment: dict[str, str]) -> None:

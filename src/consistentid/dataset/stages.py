@@ -1,8 +1,7 @@
 """An item -> a record, or the rule it breaks: read, decode, detect, judge, parse, caption."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
@@ -101,7 +100,9 @@ class Stages:
         Raises:
             WeightsNotFound: a model cannot be loaded.
         """
-        with _one_thread():
+        from consistentid.devices import torch_threads
+
+        with torch_threads(1):  # sums are rounded alike on every machine, and workers do not fight for the cores
             size = self.settings.caption_batch
             return [
                 each for start in range(0, len(items), size) for each in self._run_batch(items[start : start + size])
@@ -240,16 +241,3 @@ def _png(label_map: np.ndarray) -> bytes:
     encoded = BytesIO()
     Image.fromarray(label_map).save(encoded, "PNG")
     return encoded.getvalue()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one thread: sums are then rounded alike on every machine, and workers do not fight for the cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

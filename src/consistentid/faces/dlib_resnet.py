@@ -5,6 +5,7 @@ give batches, feature maps (an image encoder for regions) and gradients (an iden
 Source of the layout: dlib's `anet_type` (dnn_face_recognition_ex.cpp); the weights are CC0.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 CHIP_SIZE = 150
+_LAYER = re.compile(rb"con_4|affine_|fc_2")
 _MEAN = (122.782, 117.001, 104.298)  # dlib's input_rgb_image_sized, per channel, of 0..255
 _STAGES = (  # output channels, whether the first block halves the resolution
     (32, False), (32, False), (32, False),
@@ -102,10 +104,11 @@ def _layers(data: bytes) -> Iterator[np.ndarray]:
     """Parameters of the convolution, affine and fully connected layers, from input to output."""
     position = 0
     while True:
-        found = [(data.find(name, position), len(name)) for name in (b"con_4", b"affine_", b"fc_2")]
-        start, length = min(pair for pair in found if pair[0] >= 0)
-        position = start + length
-        if data[start : start + 4] == b"fc_2":  # number of outputs and inputs come first
+        found = _LAYER.search(data, position)
+        if found is None:
+            raise ValueError(f"no dlib layer after byte {position}")
+        position = found.end()
+        if found.group() == b"fc_2":  # number of outputs and inputs come first
             _, position = _integer(data, position)
             _, position = _integer(data, position)
         version, position = _integer(data, position)

@@ -1,11 +1,8 @@
 """A portrait made again from its record, bit for bit on the same machine."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
+from consistentid.devices import torch_threads
 from consistentid.errors import NotReproducible
 from consistentid.generation.callbacks import Cancel, Stop, as_cancel
 from consistentid.generation.donors import Donors, Photo
@@ -41,7 +38,7 @@ def reproduce(
     _check_model(generator, record)
     source = _found(photo, record.photo)
     others = _donors(donors or Donors(), record)
-    with _threads(record.threads):
+    with torch_threads(record.threads):
         prepared = generator.prepare(
             GenerationRequest(source, record.prompt, record.request_settings(), task=record.task, donors=others)
         )
@@ -100,14 +97,3 @@ def _check_photo(now: PreparedRequest | DonorRecord, then: PortraitSettings | Do
         raise NotReproducible(
             f"the face in {where} is analysed differently than when the portrait was made; use the same face models"
         )
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Sums are split by thread, so the number of threads belongs to the arithmetic."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

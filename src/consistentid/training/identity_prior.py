@@ -62,9 +62,10 @@ class IdentityPrior:
         expected = regression.expected(told).double()
         residual = flat.flatten(0, 1) - expected
         nuisance_variances, nuisance = torch.linalg.eigh(residual.T @ residual / len(residual))
-        variances, directions = torch.linalg.eigh(torch.cov(expected.T))
+        basis = torch.linalg.qr(torch.cat([regression.slope, regression.effects]).T.double()).Q  # what is told moves
+        variances, directions = torch.linalg.eigh(torch.cov((expected @ basis).T))
         count = min(_DIRECTIONS, int((variances > 1e-9 * variances[-1]).sum()))
-        directions, variances = directions.flip(1)[:, :count], variances.flip(0)[:count]
+        directions, variances = basis @ directions.flip(1)[:, :count], variances.flip(0)[:count]
         worded = ((regression.worded(told).double() @ directions).var(0) / variances).clamp(max=1)
         weights = (1 + _WORDED * worded) / _floored(variances)
         parts = (directions, variances, weights, nuisance, nuisance_variances.clamp(min=1e-4))

@@ -26,6 +26,7 @@ from consistentid.dataset.selection import Selection
 from consistentid.dataset.settings import BuildSettings
 from consistentid.dataset.shards import FGIDDataset
 from consistentid.dataset.wording import corpus
+from consistentid.devices import torch_threads
 from consistentid.errors import InvalidSettings, TrainingStopped
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.style import ALIGNED
@@ -85,16 +86,16 @@ class Chain:
 
     def run(self) -> Path:
         """Train everything and return the folder of the finished model."""
-        torch.set_num_threads(self.config.threads)
-        _ = self.autoencoder, self.parser
-        models: TrainingModels | None = None
-        for name in self.config.diffusion:
-            models = self._diffusion(name, models)
+        with torch_threads(self.config.threads):
+            _ = self.autoencoder, self.parser
+            models: TrainingModels | None = None
+            for name in self.config.diffusion:
+                models = self._diffusion(name, models)
+                if models is None:
+                    raise TrainingStopped(f"stage {name} was stopped by max_minutes; run the same command to go on")
             if models is None:
-                raise TrainingStopped(f"stage {name} was stopped by max_minutes; run the same command to go on")
-        if models is None:
-            raise InvalidSettings("the configuration names no diffusion stage")
-        return self._export(models, self.config.out / "model")
+                raise InvalidSettings("the configuration names no diffusion stage")
+            return self._export(models, self.config.out / "model")
 
     def _export(self, models: TrainingModels, target: Path) -> Path:
         export_model(target, models=models, autoencoder=self.autoencoder, tokenizer=self.tokenizer, parser=self.parser)
