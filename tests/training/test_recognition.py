@@ -1,5 +1,6 @@
 """The identity loss, with the real autoencoder and recogniser on the sample photos."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from consistentid.faces.detection import DetectedFace, DlibDetector
 from consistentid.generation.loading import embedded_folder
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.images import load_photo
+from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.recognition import Recognition
+from consistentid.training.step import StepConfig, TrainingModels, draw_step, training_step
 
 _SIZE = 128
+_KEEP_ALL = {"drop_all": 0, "drop_text": 0, "drop_identity": 0, "drop_regions": 0, "drop_region": 0}
 
 
 @pytest.fixture(scope="module")
@@ -74,4 +78,40 @@ def test_nobody_is_at_no_distance(recognition: Recognition) -> None:
     none = torch.zeros(0, 8, 16, 16, requires_grad=True)
     distance = recognition.distance(none, torch.zeros(0, 128), torch.zeros(0, 3))
     distance.backward()
-    assert float(distance) == 0
+    assert float(distance.detach()) == 0
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_step_asks_it_of_what_can_be_seen(
+    models: TrainingModels, sampler: StoreSampler, recognition: Recognition, share: float
+) -> None:
+    config = StepConfig(**_KEEP_ALL, identity_weight=1, stranger_from=0.8, localisation_weight=0)
+    batch = replace(sampler, strangers=0.5).draw(4, torch.Generator().manual_seed(0))
+    draws = draw_step(tuple(batch.latents.shape), models.scheduler, torch.Generator().manual_seed(1), config=config)
+    draws = replace(draws, timesteps=torch.full((4,), int(1000 * share)))
+    models = replace(models, recognition=recognition)
+    moved = [row.clone() for row in (batch.told.identity, batch.told.identity)]
+    for people, chosen in zip(moved, (batch.stranger, ~batch.stranger), strict=True):
+        people[chosen] += 1
+    with torch.no_grad():
+        usual, strangers, own = (
+            training_step(models, replace(batch, told=replace(batch.told, identity=people)), draws, config=config)
+            for people in (batch.told.identity, *moved)
+        )
+    assert torch.allclose(usual.total, usual.noise + usual.identity)
+    assert (not torch.equal(usual.identity, own.identity)) == (share < 0.98)
+    assert (not torch.equal(usual.identity, strangers.identity)) == (0.8 < share < 0.98)
+
+
+def test_its_gradients_reach_the_adapter(
+    models: TrainingModels, sampler: StoreSampler, recognition: Recognition
+) -> None:
+    config = StepConfig(**_KEEP_ALL, identity_weight=1, localisation_weight=0)
+    batch = sampler.draw(2, torch.Generator().manual_seed(0))
+    draws = draw_step(tuple(batch.latents.shape), models.scheduler, torch.Generator().manual_seed(1), config=config)
+    draws = replace(draws, timesteps=torch.full((2,), 500))
+    models.unet.zero_grad()
+    training_step(replace(models, recognition=recognition), batch, draws, config=config).identity.backward()
+    for group in ("projector", "kv"):
+        parameters = models.adapter.parameters_by_group()[group].values()
+        assert any(one.grad is not None and one.grad.any() for one in parameters), group
