@@ -5,7 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -219,9 +219,10 @@ class Worker:
                 if portrait.withheld:
                     withheld.append(index)
                     continue
-                path = portrait.save(Path(folder) / portrait_file(index))
+                given = replace(portrait, settings=portrait.settings.without_folders())  # no paths of the server
+                path = given.save(Path(folder) / portrait_file(index))
                 self.queue.files.put(task.job.id, path.name, path.read_bytes())
-                self.queue.files.put(task.job.id, record_file(index), portrait.settings.model_dump_json().encode())
+                self.queue.files.put(task.job.id, record_file(index), given.settings.model_dump_json().encode())
         done = {"step": task.steps, "steps": task.steps, "images": len(task.portraits), "withheld": tuple(withheld)}
         self._end(task.job, JobState.SUCCEEDED, **done)
 
