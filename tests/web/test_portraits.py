@@ -153,6 +153,17 @@ def test_records_hold_no_place_on_the_server(
     assert b"ink.safetensors" in picture
 
 
+def test_a_deleted_job_leaves_nothing_on_the_disk(
+    client: TestClient, config: ServerConfig, submit: Any, ended: Any
+) -> None:
+    location = submit(client, prompt="Annegret at the sea")
+    assert ended(client, location)["state"] == "succeeded"
+    assert any(b"Annegret" in file.read_bytes() for file in config.store.rglob("*") if file.is_file())
+    client.delete(location)
+    left = {file.name: file.read_bytes() for file in config.store.rglob("*") if file.is_file()}
+    assert [name for name, content in left.items() if b"Annegret" in content or b"\xff\xd8" in content] == []
+
+
 def test_everything_that_is_remembered_can_be_deleted(
     serve: Any, generator: PortraitGenerator, config: ServerConfig, photo: bytes
 ) -> None:

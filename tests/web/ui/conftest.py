@@ -73,3 +73,18 @@ def open_page(app_url: str, browser: "playwright.Browser") -> Iterator[OpenPage]
     for context in contexts:
         context.close()
     assert [url for url in asked if not url.startswith((app_url, "data:", "blob:"))] == []
+
+
+@pytest.fixture(scope="session")
+def violations() -> "Callable[[playwright.Page], list[str]]":
+    """Tells what axe-core finds serious in a page."""
+    import axe_playwright_python
+
+    script = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+
+    def serious(page: "playwright.Page") -> list[str]:
+        page.evaluate(script)
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
+
+    return serious

@@ -13,6 +13,11 @@ from consistentid.web.service import PortraitService
 pytest.importorskip("gradio")
 
 
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # mounting sets it; other tests' pages keep theirs
+
+
 def page(generator: PortraitGenerator, config: ServerConfig) -> TestClient:
     from consistentid.web.ui.mount import mount_page
 

@@ -1,5 +1,6 @@
 """People with different keys see nothing of each other, in the page and beside it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,10 @@ from pydantic import SecretStr
 from consistentid.errors import UnreadableImage
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import read_settings
+from consistentid.web.access import Access
 from consistentid.web.app import create_app
 from consistentid.web.config import ServerConfig
+from consistentid.web.errors import TooManyRequests
 from consistentid.web.jobs import PortraitRequest
 from consistentid.web.service import PortraitService
 from consistentid.web.ui.ownership import Ownership
@@ -33,10 +36,11 @@ def service(generator: PortraitGenerator, tmp_path: Path) -> PortraitService:
 
 
 @pytest.fixture
-def browse(service: PortraitService) -> Any:
+def browse(service: PortraitService, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A browser in front of one server, signed in with a key."""
     from consistentid.web.ui.mount import mount_page
 
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # mounting sets it; other tests' pages keep theirs
     app = mount_page(create_app(service.config, service))
 
     def browser(key: str | None = None) -> TestClient:
@@ -63,6 +67,8 @@ def test_a_photo_is_read_by_whoever_gave_it(browse: Any, service: PortraitServic
     database = service.config.store / "jobs.sqlite"
     assert anna.get(f"/gradio_api/file={database.resolve()}").status_code == 403
     assert anna.get("/gradio_api/file=http://127.0.0.1/x").status_code == 404  # the server fetches nothing for others
+    [preset] = {text for text in re.findall(r'[^"]+/smiling.webp', bert.get("/config").text) if "://" not in text}
+    assert bert.get(f"/gradio_api/file={preset}").status_code == 200  # the page's own pictures are everybody's
     assert upload(bert, photo) == path  # equal uploads are one file
     assert bert.get(f"/gradio_api/file={path}").status_code == 200
 
@@ -95,9 +101,23 @@ def test_signing_in(browse: Any) -> None:
     assert browse().get("/config", headers={"cookie": "consistentid=guessed"}).status_code == 401
 
 
-def test_tries_of_a_key_are_counted(generator: PortraitGenerator, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.enable_socket
+def test_whoever_signs_in_is_helped(browse: Any, browser: Any, violations: Any) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_content(browse().post("/sign-in", data={"key": "ann"}).text)
+    assert page.get_by_role("alert").inner_text() == "This key is not known here."
+    page.get_by_label("API key of this server").fill("anna")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert violations(page) == []
+
+
+def test_tries_of_a_key_are_counted(
+    generator: PortraitGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from consistentid.web.ui.mount import mount_page
 
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     config = ServerConfig(store=tmp_path, api_keys=(SecretStr("anna"),), rate="2/minute")
     client = TestClient(mount_page(create_app(config, PortraitService(config, [generator]))))
     tries = [client.post("/sign-in", data={"key": "x"}).status_code for _ in range(3)]
@@ -113,9 +133,10 @@ def running(service: PortraitService) -> Iterator[TestClient]:
 def test_portraits_of_the_page_belong_to_its_key(service: PortraitService, photo: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "app"
     ownership = Ownership(folder)
-    sessions = Sessions(service, folder, ownership)
+    access = Access(("anna", "bert"), rate="2/minute")
+    owner = access.of_key("anna")
+    sessions = Sessions(service, folder, ownership=ownership, access=access)
     with running(service) as client:
-        owner = client.app.state.access.of_key("anna")  # type: ignore[attr-defined]
         given = folder / "upload" / "me.jpg"
         given.parent.mkdir(parents=True)
         given.write_bytes(photo)
@@ -126,6 +147,8 @@ def test_portraits_of_the_page_belong_to_its_key(service: PortraitService, photo
         request = PortraitRequest(prompt="a person", steps=2, scheduler="ddim", num_images=2)
         session = sessions.submit(Session.new(), draft, request, owner=owner)
         assert list(sessions.follow(session))[-1].job.state == "succeeded"
+        with pytest.raises(TooManyRequests):
+            sessions.submit(session, draft, request, owner=owner)
         session = sessions.finished(session, reference=draft.analysis)  # type: ignore[arg-type]
         [entry] = session.entries
         assert read_settings(entry.pictures[1]).index == 1

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 OpenPage = Callable[..., "Page"]
+Violations = Callable[["Page"], list[str]]
 pytestmark = pytest.mark.enable_socket  # loopback only: the page itself may call nothing else
 
 
@@ -51,18 +52,10 @@ def record(page: "Page") -> dict[str, Any]:
     return json.loads(Path(download.value.path()).read_text())
 
 
-def violations(page: "Page") -> list[str]:
-    """What axe-core finds serious."""
-    import axe_playwright_python
-
-    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text())
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in ("serious", "critical")]
-
-
 def test_photo_in_portrait_out(open_page: OpenPage, small_photo: Path, tmp_path: Path) -> None:
     page = open_page()
     assert page.get_by_text("No portraits yet.").is_visible()
+    page.wait_for_function("[...document.querySelectorAll('#presets img')].every(each => each.naturalWidth > 0)")
     give(page, small_photo)
     page.get_by_text("A face was found").wait_for()
     page.get_by_label("The people in this photo agree").check()
@@ -107,6 +100,9 @@ def test_the_choice_of_a_face_changes_who_is_drawn(
             page.locator("#download-picture").click()
         download.value.save_as(tmp_path / f"{number}.png")
         portraits.append(embedding(generator, tmp_path / f"{number}.png"))
+    page.locator("#compare").click()
+    page.get_by_role("row", name="Overall identity").wait_for()
+    assert page.get_by_role("row", name="Eyes").inner_text().split()[-1].startswith("0.")
     assert captions[0] != captions[1]
     first, second = (embedding(generator, sample_photos[name]) for name in ("official-man", "synthetic-woman"))
     assert portraits[0] @ first > portraits[1] @ first
@@ -121,7 +117,9 @@ def embedding(generator: PortraitGenerator, path: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_weights_history_and_same_settings(open_page: OpenPage, small_photo: Path, tmp_path: Path) -> None:
+def test_weights_history_and_same_settings(
+    open_page: OpenPage, violations: Violations, small_photo: Path, tmp_path: Path
+) -> None:
     page = open_page()
     assert violations(page) == []
     give(page, small_photo)
@@ -174,7 +172,7 @@ def test_a_running_job_is_cancelled(open_page: OpenPage, small_photo: Path) -> N
 @pytest.mark.slow
 def test_errors_are_sentences(open_page: OpenPage, tmp_path: Path) -> None:
     page = open_page()
-    page.get_by_role("button", name="Make portraits").click()
+    page.get_by_role("button", name="Make portraits").press("Enter")
     page.get_by_text("Say in a few words what the portrait should show").wait_for()
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
@@ -184,7 +182,7 @@ def test_errors_are_sentences(open_page: OpenPage, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_phone_shows_all_of_it(open_page: OpenPage, small_photo: Path) -> None:
+def test_a_phone_shows_all_of_it(open_page: OpenPage, violations: Violations, small_photo: Path) -> None:
     page = open_page(width=390)
     give(page, small_photo)
     page.get_by_text("A face was found").wait_for()

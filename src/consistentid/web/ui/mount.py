@@ -41,10 +41,12 @@ def mount_page(app: FastAPI, *, path: str = "/") -> FastAPI:
     folder.mkdir(mode=0o700, parents=True)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     ownership = Ownership(folder)
+    blocks = page_blocks(service, Sessions(service, folder, ownership=ownership, access=app.state.access))
+    ownership.publish()
     owner = _guard(app, ownership)
     return gr.mount_gradio_app(
         app,
-        page_blocks(service, Sessions(service, folder, ownership)),
+        blocks,
         path,
         server_name=service.config.host,
         server_port=service.config.port,

@@ -27,7 +27,12 @@ class Ownership:
         self._folder = folder
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._files: dict[str, set[str]] = {}
+        self._public: frozenset[str] = frozenset()
         self._lock = threading.Lock()
+
+    def publish(self) -> None:
+        """What is in the folder now is the page's own, such as the pictures of presets: everybody may see it."""
+        self._public = frozenset(path.name for path in self._folder.iterdir())
 
     def has_session(self, name: str, *, owner: str) -> bool:
         """Whether a session of the browser is an owner's; one that is new becomes so."""
@@ -45,10 +50,10 @@ class Ownership:
             self._files.setdefault(self._name(path), set()).add(owner)
 
     def may_read(self, path: str | Path, *, owner: str) -> bool:
-        """Whether a file is an owner's, or nobody's because it is not below the page's folder."""
+        """Whether a file is an owner's, or the page's, or elsewhere, where Gradio decides."""
         name = self._name(path)
         with self._lock:
-            return not name or owner in self._files.get(name, ())
+            return not name or name in self._public or owner in self._files.get(name, ())
 
     def drop(self, path: str | Path, *, owner: str) -> bool:
         """A file is not the owner's any more; whether it was, and nobody else has it."""

@@ -16,6 +16,7 @@ from consistentid.evaluation.likeness import Likeness, likeness_of
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.portrait import read_settings, write_bytes, write_text
 from consistentid.generation.settings import PortraitSettings
+from consistentid.web.access import Access
 from consistentid.web.errors import NotFinished, UnknownJob
 from consistentid.web.jobs import PHOTO, JobState, PortraitRequest, Progress
 from consistentid.web.service import PortraitService
@@ -112,12 +113,14 @@ class Sessions:
         service: makes the portraits.
         folder: of the sessions' files; inside Gradio's own, which then makes no copies.
         ownership: whose they are.
+        access: counts what costs much, as over the API.
     """
 
-    def __init__(self, service: PortraitService, folder: Path, ownership: Ownership) -> None:
+    def __init__(self, service: PortraitService, folder: Path, *, ownership: Ownership, access: Access) -> None:
         self.service = service
         self.folder = folder
         self.ownership = ownership
+        self._access = access
         service.queue.on_deletion(self._deleted)
 
     def given(self, draft: Draft, upload: Path | None, *, owner: str) -> Draft:
@@ -165,6 +168,7 @@ class Sessions:
         Raises:
             ConsistentIDError: there is none, or it is no photo.
         """
+        self._access.count(draft.owner)
         usual = self.service.generator.adapter.config.quirks.face
         analysis = self.service.analyse(draft.photo or b"", face=usual if face is None else face)
         return replace(draft, analysis=analysis, face=face)
@@ -184,6 +188,7 @@ class Sessions:
         """
         if draft.photo is None or draft.analysis is None:
             raise InvalidSettings("first give a photo in which a face looks at the camera")
+        self._access.count(owner)
         if draft.face is not None:
             request = request.model_copy(update={"face": draft.face})
         job = self.service.queue.submit(request, [(PHOTO, draft.photo)], owner=owner)
