@@ -157,7 +157,6 @@ class Events:
 
     def make(self, values: Values, request: gr.Request) -> Iterator[Values]:
         """Portraits are wanted: submit, follow, show; whatever happens, the button works again."""
-        page, session = self.page, values[self.page.session]
         try:
             yield from self._made(values, owner=request.username)
             return
@@ -166,7 +165,7 @@ class Events:
         except Exception:
             logger.exception("portraits could not be made")
             notice = fragments.notice(BROKEN, wrong=True)
-        yield {page.session: replace(session, job=None), page.stage: notice, **self._idle()}
+        yield {self.page.stage: notice, **self._idle()}
 
     def _made(self, values: Values, *, owner: str) -> Iterator[Values]:
         page, controls = self.page, self.page.controls

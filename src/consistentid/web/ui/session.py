@@ -152,10 +152,12 @@ class Sessions:
         Raises:
             ConsistentIDError: there is none in it.
         """
-        checked_photo(self.content(upload, owner=owner), max_pixels=self.service.config.max_pixels, name="the file")
-        record = read_settings(upload)
-        self.release(Draft(upload=upload, owner=owner))
-        return record
+        content = self.content(upload, owner=owner)
+        try:
+            checked_photo(content, max_pixels=self.service.config.max_pixels, name="the file")
+            return read_settings(upload)
+        finally:
+            self.release(Draft(upload=upload, owner=owner))
 
     def release(self, draft: Draft) -> None:
         """Delete a photo that is not wanted any more, unless somebody else gave it, too."""
