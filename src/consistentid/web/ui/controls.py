@@ -16,7 +16,7 @@ from consistentid.web.ui.form import Form
 def photo_input() -> gr.Image:
     """Takes a photo and hands the file on as it came: the service decides what may be decoded."""
     photo = gr.Image(
-        label="Photo of one person", sources=["upload", "clipboard"], type="filepath", height=200, buttons=[],
+        label="Photo", sources=["upload", "clipboard"], type="filepath", height=200, buttons=[],
         elem_id="photo",
     )  # fmt: skip
     photo.preprocess = _as_it_came
