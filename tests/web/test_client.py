@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
+from PIL import Image
 
 from consistentid.cli.app import main
 from consistentid.generation.generator import PortraitGenerator
@@ -95,7 +97,33 @@ def test_generate_on_a_server(
     assert run("you.jpg", *common) == (1, "", "consistentid: you.jpg does not exist; check the path\n")
     refusal = "consistentid: one.jpg: a server gives PNG files; choose a name that ends in .png\n"
     assert run("me.jpg", *common, "--out", "one.jpg") == (1, "", refusal)
-    code, _, err = run("me.jpg", *common, "--beside", "me.jpg")
-    assert (code, err) == (1, "consistentid: a server draws one person in a picture; leave out --beside or --server\n")
+    code, _, err = run("me.jpg", *common, "--task", "controlnet")
+    assert (code, err) == (1, "consistentid: a server does not make --task controlnet; leave it or --server out\n")
     code, _, err = run("me.jpg", *common, "--model", "sd15", "--best-of", 4)
     assert (code, err) == (1, "consistentid: --server URL decides best-of, model; leave them out\n")
+
+
+def test_pictures_are_changed_on_a_server(
+    url: str, photo: bytes, other_photo: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONSISTENTID_API_KEY", KEY)
+    Path("me.jpg").write_bytes(photo)
+    Path("scene.jpg").write_bytes(other_photo)
+    Image.new("L", (64, 64), "white").save("mask.png")
+    common = ("generate", "me.jpg", "a person", "--server", url, "--steps", "2", "--scheduler", "ddim")
+    for name, options in {
+        "into.png": ("--into", "scene.jpg"),
+        "hair.png": ("--mask", "hair", "--strength", "0.5"),
+        "all.png": ("--mask", "mask.png", "--image", "scene.jpg"),
+        "beside.png": ("--beside", "scene.jpg"),
+    }.items():
+        with pytest.raises(SystemExit, match="0"):
+            main([*common, *options, "--out", name])
+    scene, into = (np.asarray(Image.open(name).convert("RGB")) for name in ("scene.jpg", "into.png"))
+    assert into.shape == scene.shape
+    changed = (into != scene).any(-1)
+    assert 0.02 < changed.mean() < 0.6  # the face alone
+    assert not changed[:8].any()
+    assert [read_settings(name).task for name in ("into.png", "hair.png", "all.png")] == ["inpaint"] * 3
+    assert len(read_settings("beside.png").places) == 2

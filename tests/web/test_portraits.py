@@ -10,8 +10,21 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.origin import Origin
 from consistentid.generation.portrait import read_settings
+from consistentid.web.app import create_app
 from consistentid.web.config import ServerConfig
+from consistentid.web.service import PortraitService
+
+
+def encoded(size: tuple[int, int]) -> str:
+    content = BytesIO()
+    Image.new("RGB", size, "grey").save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+LONG, LARGE = encoded((4000, 8)), encoded((2600, 2600))
 
 
 def test_a_portrait_from_photo_to_record(
@@ -106,6 +119,72 @@ def test_a_photo_without_a_face_fails_in_a_sentence(client: TestClient, submit: 
     assert status["error"].startswith("no face in the photo")
 
 
+def test_a_picture_is_changed(client: TestClient, photo: bytes, other_photo: bytes, quick: Any, ended: Any) -> None:
+    jobs = {}
+    for name, (asked, files) in {
+        "img2img": ({"task": "img2img", "strength": 0.5, "steps": 4}, {"image": ("a", other_photo)}),
+        "hair": ({"task": "inpaint", "mask": "hair", "steps": 4}, {}),
+        "into": ({"num_images": 2, "steps": 4}, {"into": ("b", other_photo)}),
+    }.items():
+        form = {"request": json.dumps({**quick, **asked})}
+        answer = client.post("/v1/portraits", data=form, files={"photo": ("x", photo), **files})
+        assert answer.status_code == 202, answer.text
+        jobs[name] = ended(client, answer.headers["location"])
+    assert {status["state"] for status in jobs.values()} == {"succeeded"}, jobs
+    assert jobs["img2img"]["request"]["strength"] == 0.5
+    into = [Image.open(BytesIO(client.get(one["url"]).content)) for one in jobs["into"]["portraits"]]
+    assert [one.size for one in into] == [Image.open(BytesIO(other_photo)).size] * 2
+    assert into[0].tobytes() != into[1].tobytes()
+
+
+def test_records_hold_no_place_on_the_server(
+    serve: Any, generator: PortraitGenerator, submit: Any, ended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Origin(model="/srv/secret/base", adapter="/srv/secret/adapter", loras=("/srv/secret/ink.safetensors:0.5",))
+    monkeypatch.setattr(generator.renderer, "origin", here)
+    client = serve()
+    location = submit(client)
+    assert ended(client, location)["state"] == "succeeded"
+    [record] = client.get(f"{location}/record").json()
+    assert (record["model"], record["adapter"], record["loras"]) == ("base", "adapter", ["ink.safetensors:0.5"])
+    assert record["weights_sha256"] == client.get("/v1/models").json()["models"][0]["weights_sha256"]
+    picture = client.get(f"{location}/images/0").content
+    assert b"/srv/" not in picture
+    assert b"ink.safetensors" in picture
+
+
+def test_a_deleted_job_leaves_nothing_on_the_disk(
+    client: TestClient, config: ServerConfig, submit: Any, ended: Any
+) -> None:
+    location = submit(client, prompt="Annegret at the sea")
+    assert ended(client, location)["state"] == "succeeded"
+    assert any(b"Annegret" in file.read_bytes() for file in config.store.rglob("*") if file.is_file())
+    client.delete(location)
+    left = {file.name: file.read_bytes() for file in config.store.rglob("*") if file.is_file()}
+    assert [name for name, content in left.items() if b"Annegret" in content or b"\xff\xd8" in content] == []
+
+
+def test_everything_that_is_remembered_can_be_deleted(
+    serve: Any, generator: PortraitGenerator, config: ServerConfig, photo: bytes
+) -> None:
+    forgotten = []
+
+    class Other(PortraitGenerator):
+        """A second device's, which says when it forgets."""
+
+        def forget(self) -> None:
+            forgotten.append(True)
+            super().forget()
+
+    other = Other(generator.pipeline, generator.adapter, analyzer=generator.analyzer)
+    service = PortraitService(config, [generator, other])
+    with TestClient(create_app(config, service), base_url="http://localhost") as client:
+        assert client.post("/v1/analyses", files={"photo": ("x", photo)}).status_code == 200
+        assert not forgotten
+        assert client.delete("/v1/portraits").json() == {"deleted": 0}  # photos may have been looked at all the same
+        assert forgotten
+
+
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [
@@ -116,6 +195,17 @@ def test_a_photo_without_a_face_fails_in_a_sentence(client: TestClient, submit: 
         ({"regions": ["feet"]}, "feet"),
         ({"photo": "AAAA"}, "photo is no JPEG, PNG or WebP file"),
         ({"prompt": "x" * 2001}, "2001 characters"),
+        ({"clauses": ["x" * 2001]}, "characters of prompt, negative prompt, caption, words and clauses"),
+        ({"places": ["mask:" + "x" * 20_000]}, "characters of a place"),
+        ({"task": "controlnet"}, "task: Input should be"),
+        ({"strength": 0.5}, "takes no argument strength"),
+        ({"task": "inpaint"}, "needs the argument mask_image"),
+        ({"task": "inpaint", "mask": "feet"}, "there is no mask 'feet'"),
+        ({"task": "img2img", "strength": 0.1}, "of 2 steps, strength leaves none to run"),
+        ({"task": "img2img", "others": {"image": "AAAA"}}, "image is no JPEG, PNG or WebP file"),
+        ({"task": "img2img", "others": {"image": LONG}}, "this server makes at most 1536 a side"),
+        ({"others": {"into": LONG, "image": LONG}}, "into takes the place of task, image and mask_image"),
+        ({"num_images": 8, "others": {"into": LARGE}}, "8 pictures of 2600 x 2600 are more than 40 million pixels"),
     ],
 )
 def test_refusals_come_before_the_queue(

@@ -64,13 +64,15 @@ def generate(
     if photo is None or prompt is None:
         raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")
     if server is not None:
-        _only("--server URL", sheet=sheet, **vars(manner), **vars(work), **_loading(how))
+        here = {name: value for name, value in vars(manner).items() if name != "into"}
+        networks = {"controlnet": work.controlnet, "control_image": work.control_image}
+        _only("--server URL", sheet=sheet, **here, **networks, **_loading(how))
     if preset is not None:
         chosen = preset_settings(preset).model_copy(update=chosen.model_dump(exclude_unset=True))
     if server is not None:
         from consistentid.cli.remote import make_there
 
-        return make_there(server, photo, prompt, settings=chosen, others=others, out=out)
+        return make_there(server, photo, prompt, settings=chosen, others=others, work=work, into=manner.into, out=out)
     return actions.make(
         photo, prompt, settings=chosen, others=others, work=work, manner=manner, out=out, sheet=sheet, loading=how
     )

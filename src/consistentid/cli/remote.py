@@ -3,9 +3,10 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from consistentid.cli.actions import output_paths
-from consistentid.cli.options import OtherPhotos
+from consistentid.cli.options import OtherPhotos, TaskInputs
 from consistentid.errors import InvalidSettings, UnreadableImage
 from consistentid.generation.settings import GenerationSettings
 
@@ -13,7 +14,15 @@ KEY_VARIABLE = "CONSISTENTID_API_KEY"
 
 
 def make_there(
-    server: str, photo: Path, prompt: str, *, settings: GenerationSettings, others: OtherPhotos, out: Path | None
+    server: str,
+    photo: Path,
+    prompt: str,
+    *,
+    settings: GenerationSettings,
+    others: OtherPhotos,
+    work: TaskInputs,
+    into: Path | None,
+    out: Path | None,
 ) -> int:
     """Portraits of one photo, made by a server; 1 when its safety checker withheld any. Nothing stays there.
 
@@ -27,27 +36,30 @@ def make_there(
         raise InvalidSettings("--server needs the extra web, which is not installed: pip install 'consistentid[web]'")
     from tqdm import tqdm
 
+    from consistentid.generation.places import with_masks
     from consistentid.generation.portrait import write_bytes
     from consistentid.web.client import Client
 
-    if others.beside:
-        raise InvalidSettings("a server draws one person in a picture; leave out --beside or --server")
     paths = output_paths(out, count=settings.num_images)
     if paths[0].suffix.lower() != ".png":
         raise InvalidSettings(f"{paths[0].name}: a server gives PNG files; choose a name that ends in .png")
-    for each in (photo, *others.parts.values(), *others.same, *filter(None, [others.blend_with])):
-        if not each.is_file():
+    task, pictures = _task(work)
+    photos = {**vars(others), **pictures, "into": into}
+    for each in (
+        photo,
+        *others.parts.values(),
+        *others.same,
+        *others.beside,
+        others.blend_with,
+        *pictures.values(),
+        into,
+    ):
+        if each is not None and not each.is_file():
             raise UnreadableImage(f"{each} does not exist; check the path")
+    settings = settings.model_copy(update={"places": with_masks(settings.places)}) if settings.places else settings
     withheld = 0
     with Client(server, api_key=os.environ.get(KEY_VARIABLE)) as client:
-        job = client.submit(
-            photo,
-            prompt,
-            settings=settings,
-            parts=others.parts,
-            blend_with=others.blend_with,
-            same=others.same,
-        )
+        job = client.submit(photo, prompt, settings=settings, **photos, **task)
         try:
             with tqdm(unit="step", desc="portraits", disable=not sys.stderr.isatty(), leave=False) as bar:
                 for event in client.follow(job.id):
@@ -64,3 +76,31 @@ def make_there(
             write_bytes(path, content)
             print(path)
     return 1 if withheld else 0
+
+
+def _task(work: TaskInputs) -> tuple[dict[str, Any], dict[str, Path]]:
+    """What the request says of a task, and its pictures by their role.
+
+    Raises:
+        InvalidSettings: it is one that needs networks of its own.
+    """
+    from consistentid.cli.task_inputs import task_of
+    from consistentid.generation.masks import MASK_NAMES
+    from consistentid.generation.tasks import task_named
+
+    name = task_of(work)
+    if task_named(name).components:
+        raise InvalidSettings(f"a server does not make --task {name}; leave it or --server out")
+    named = work.mask in MASK_NAMES
+    said = {
+        "task": name,
+        "strength": work.strength,
+        "mask": work.mask if named else None,
+        "mask_feather": work.mask_feather,
+        "mask_match": work.mask_match or None,
+    }
+    pictures = {"image": work.image, "mask_image": None if named or work.mask is None else Path(work.mask)}
+    return (
+        {key: value for key, value in said.items() if value is not None},
+        {role: path for role, path in pictures.items() if path is not None},
+    )

@@ -245,7 +245,8 @@ class VisionLanguageDescriber:
         captions = self.answers(images, self.question)
         for caption in captions:
             if not any(word in caption.lower() for region in REGIONS for word in region.words):
-                logger.warning("%s named no facial region, so no region gets a token: %r", self.source, caption)
+                # No caption in the log: it is personal, and logs are kept and passed on.
+                logger.warning("a caption by %s names no facial region, so no region gets a token", self.source)
         return captions
 
     def overall_captions(self, photos: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[str]:

@@ -1,6 +1,6 @@
 """A person put into an existing photo: the face there is repainted, its pose kept, the rest stays as it is."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from consistentid.faces.analysis import FaceChoice
 from consistentid.faces.crops import Square, crop_square
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import Portrait
-from consistentid.generation.request import GenerationRequest, check_one_person
+from consistentid.generation.request import GenerationRequest, PreparedRequest, check_one_person
 from consistentid.generation.seam import matched
 from consistentid.generation.settings import TEXT_TO_IMAGE
 from consistentid.images import PhotoSource
@@ -46,6 +46,47 @@ def put_into(
         InvalidSettings: the request is of several people, of another task, or has a picture or a mask image of its own.
         UnreadableImage, NoFaceFound, FaceNotSelected: the picture cannot be used.
     """
+    place = placed(generator, request, picture, face=face)
+    return [place.laid_back(portrait) for portrait in generator.render([place.prepared], **options)[0]]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a person is put.
+
+    Attributes:
+        prepared: makes the part that is repainted.
+        picture: the whole one, as it was.
+        file: of it, or the picture again when it is in memory.
+        crop: the part, as it was.
+        corner: its left and top in the picture.
+    """
+
+    prepared: PreparedRequest
+    picture: Image.Image
+    file: bytes | Image.Image
+    crop: Image.Image
+    corner: tuple[int, int]
+
+    def laid_back(self, portrait: Portrait) -> Portrait:
+        """The whole picture, from the part."""
+        whole = self.picture.copy()
+        if not portrait.withheld:
+            assert self.prepared.blend is not None
+            mask = _ending_inside(self.prepared.blend.mask.resize(self.crop.size, Image.Resampling.BICUBIC))
+            part = portrait.image.resize(self.crop.size, Image.Resampling.BICUBIC)
+            whole.paste(matched(part, self.crop, mask), self.corner, mask)
+        return replace(portrait, picture=whole, edited=self.file)
+
+
+def placed(
+    generator: PortraitGenerator, request: GenerationRequest, picture: PhotoSource, *, face: FaceChoice = "largest"
+) -> Place:
+    """The first half of `put_into`, which prepares; what is rendered is then laid back.
+
+    Raises:
+        ConsistentIDError: as in `put_into`.
+    """
     check_one_person(request, "a place in an existing picture")
     inputs = {"mask_image": "face", "strength": STRENGTH, **request.inputs}
     if request.task not in (TEXT_TO_IMAGE, "inpaint") or not isinstance(inputs["mask_image"], str):
@@ -57,17 +98,7 @@ def put_into(
     labels = crop_square(Image.fromarray(target.label_map), square, side, nearest=True)
     chosen = replace(target, photo=np.asarray(crop), label_map=np.asarray(labels))  # not the largest face in the crop
     prepared = generator.prepare(replace(request, task="inpaint", inputs={**inputs, "image": chosen}))
-    portraits = generator.render([prepared], **options)[0]
-    assert prepared.blend is not None
-    mask = _ending_inside(prepared.blend.mask.resize(crop.size, Image.Resampling.BICUBIC))
-    before, made = _content(picture) or target.image, []
-    for portrait in portraits:
-        whole = target.image
-        if not portrait.withheld:
-            part = portrait.image.resize(crop.size, Image.Resampling.BICUBIC)
-            whole.paste(matched(part, crop, mask), (left, top), mask)
-        made.append(replace(portrait, picture=whole, edited=before))
-    return made
+    return Place(prepared, target.image, _content(picture) or target.image, crop, (left, top))
 
 
 def _content(picture: PhotoSource) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -35,6 +36,17 @@ class Origin(BaseModel):
     def named(self) -> str:
         """The base model without the folder it is in."""
         return without_folder(self.model) or ""
+
+    def without_folders(self) -> Self:
+        """The same for others: names instead of places on this machine."""
+        one = {
+            name: without_folder(getattr(self, name)) for name in ("model", "adapter", "image_encoder", "base_config")
+        }
+        many = {
+            name: tuple(str(without_folder(source)) for source in getattr(self, name))
+            for name in ("loras", "textual_inversions")
+        }
+        return self.model_copy(update={**one, **many})
 
 
 def without_folder(source: str | None) -> str | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from consistentid.errors import InvalidSettings
-from consistentid.generation.origin import Origin, without_folder
+from consistentid.generation.origin import Origin
 from consistentid.identity.control import MAX_WEIGHT, Control
 from consistentid.trust.policy import Consent
 
@@ -18,8 +18,6 @@ TEXT_TO_IMAGE = "text-to-image"
 _Share = Annotated[float, Field(ge=0, le=1)]
 _TEXTS = ("prompt", "negative_prompt", "caption", "facial_prompt", "words")
 _PHOTOS = ("photo", "photo_sha256", "analysis_sha256", "donors")
-_PLACES = ("model", "adapter", "image_encoder", "base_config")
-_MANY_PLACES = ("loras", "textual_inversions")
 
 
 class GenerationSettings(BaseModel):
@@ -225,9 +223,7 @@ class PortraitSettings(Origin, GenerationSettings):
         Args:
             texts: with prompts, caption and words of regions.
         """
-        values = self.model_dump(mode="json", exclude={*_PHOTOS, *(() if texts else _TEXTS)})
-        values |= {name: without_folder(values[name]) for name in _PLACES}
-        return values | {name: [without_folder(one) for one in values[name]] for name in _MANY_PLACES}
+        return self.without_folders().model_dump(mode="json", exclude={*_PHOTOS, *(() if texts else _TEXTS)})
 
     def matches(self, wanted: Mapping[str, object]) -> bool:
         """Whether this portrait is what a request asks for: every value given there is the one recorded here."""

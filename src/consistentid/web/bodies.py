@@ -9,13 +9,14 @@ from starlette.datastructures import FormData, UploadFile
 
 from consistentid.web.analysis_schemas import AnalysisSubmission
 from consistentid.web.errors import MalformedRequest, UnsupportedBody
-from consistentid.web.jobs import Photos, PortraitRequest
+from consistentid.web.jobs import IMAGE, INTO, MASK_IMAGE, Photos, PortraitRequest
 from consistentid.web.schemas import PortraitSubmission, photos_of
 from consistentid.web.uploads import MAX_PHOTOS
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _PART = re.compile(r"parts\.(\w{1,20})")
+_PICTURES = (IMAGE, MASK_IMAGE, INTO)
 _FILE = {"type": "string", "format": "binary"}
 _MAX_FIELD = 100_000  # bytes of a field that is no file
 
@@ -51,6 +52,10 @@ PORTRAIT_BODY = described(
         },
         "blend_with": _FILE,
         "same": {"type": "array", "items": _FILE},
+        "beside": {"type": "array", "items": _FILE},
+        "image": {**_FILE, "description": "The picture that img2img or inpaint changes."},
+        "mask_image": {**_FILE, "description": "White where the picture is repainted."},
+        "into": {**_FILE, "description": "The picture that the person is put into."},
         "parts.eyes": {
             **_FILE,
             "description": "Photo of who gives the eyes; likewise face, ears, nose, mouth, identity.",
@@ -70,7 +75,7 @@ async def portrait_body(request: Request) -> tuple[PortraitRequest, Photos]:
         submission = PortraitSubmission.model_validate_json(await request.body())
         return submission.request, submission.photos
     async with request.form(max_files=MAX_PHOTOS, max_fields=4, max_part_size=_MAX_FIELD) as form:
-        _only(form, "photo", "request", "blend_with", "same")
+        _only(form, "photo", "request", "blend_with", "same", "beside", *_PICTURES)
         photos = photos_of(
             await _file(form, "photo") or b"",
             parts={
@@ -78,6 +83,8 @@ async def portrait_body(request: Request) -> tuple[PortraitRequest, Photos]:
             },
             blend_with=await _file(form, "blend_with"),
             same=tuple([await _content(value) for value in form.getlist("same")]),
+            beside=tuple([await _content(value) for value in form.getlist("beside")]),
+            **{name: await _file(form, name) for name in _PICTURES},
         )
         return PortraitRequest.model_validate_json(_text(form, "request")), photos
 

@@ -75,7 +75,12 @@ class Client:
         parts: Mapping[str, Path | bytes] | None = None,
         blend_with: Path | bytes | None = None,
         same: Sequence[Path | bytes] = (),
+        beside: Sequence[Path | bytes] = (),
+        image: Path | bytes | None = None,
+        mask_image: Path | bytes | None = None,
+        into: Path | bytes | None = None,
         idempotency_key: str | None = None,
+        **task: Any,
     ) -> PortraitStatus:
         """Queue a job; a server that is busy is asked again when it says.
 
@@ -86,16 +91,22 @@ class Client:
             parts: photo of who gives a part instead, by part.
             blend_with: photo of a second person.
             same: more photos of the person.
+            beside: photos of other people in the same picture.
+            image: picture that a task changes, instead of the photo.
+            mask_image: white where it is repainted.
+            into: picture that the person is put into.
             idempotency_key: the same key with the same request gives the same job.
+            **task: what is changed: `task`, `strength`, `mask`, `mask_feather` and `mask_match` of `PortraitRequest`.
 
         Raises:
             ServerRefused: it answers with a problem, or not at all.
         """
         given = {} if settings is None else settings.model_dump(exclude_unset=True)
-        request = PortraitRequest(prompt=prompt, **given)
+        request = PortraitRequest(prompt=prompt, **given, **task)
         files = [("photo", _file(photo)), *((f"parts.{part}", _file(one)) for part, one in (parts or {}).items())]
-        files += [("blend_with", _file(blend_with))] if blend_with is not None else []
-        files += [("same", _file(one)) for one in same]
+        single = {"blend_with": blend_with, "image": image, "mask_image": mask_image, "into": into}
+        files += [(role, _file(one)) for role, one in single.items() if one is not None]
+        files += [(role, _file(one)) for role, several in (("same", same), ("beside", beside)) for one in several]
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         answer = self._patiently(
             "POST",

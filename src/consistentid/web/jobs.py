@@ -5,21 +5,28 @@ import secrets
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from consistentid.generation.settings import GenerationSettings
 
-PHOTO = "photo"  # role of the photo of the person; the others are those of `donors.Donors.by_role`
+# Roles of the photo of the person, the picture that a task changes, its mask, and the picture that the person is put
+# into; the others are those of `donors.Donors.by_role`.
+PHOTO, IMAGE, MASK_IMAGE, INTO = "photo", "image", "mask_image", "into"
 MAX_ATTEMPTS = 3
 
 
 class PortraitRequest(GenerationSettings):
-    """What is asked for, besides the photos: the settings of generation and a prompt.
+    """What is asked for, besides the photos: the settings of generation, a prompt, and what is changed.
 
     Attributes:
         prompt: what the portrait shall show.
+        task: text-to-image, or img2img or inpaint, which change the photo `image`, else the person's own.
+        strength: how much is changed.
+        mask: what is repainted: face, ears, eyes, nose, mouth, hair or head; else send `mask_image`, white there.
+        mask_feather: width of the named mask's soft border, as a share of the picture's shorter side.
+        mask_match: give what is repainted within a named mask the colours and the grain around it.
     """
 
     model_config = ConfigDict(
@@ -29,11 +36,17 @@ class PortraitRequest(GenerationSettings):
     )
 
     prompt: str = Field(min_length=1)
+    task: Literal["text-to-image", "img2img", "inpaint"] = "text-to-image"
+    strength: float | None = Field(default=None, gt=0, le=1)
+    mask: str | None = None
+    mask_feather: float | None = Field(default=None, ge=0, le=0.5)
+    mask_match: bool = False
 
     @property
     def settings(self) -> GenerationSettings:
-        """Everything but the prompt."""
-        return GenerationSettings(**self.model_dump(exclude={"prompt"}, exclude_unset=True))
+        """Those of generation alone."""
+        values = self.model_dump(include=set(GenerationSettings.model_fields), exclude_unset=True)
+        return GenerationSettings(**values)
 
     @property
     def batch_key(self) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.settings import PortraitSettings
@@ -40,6 +40,7 @@ class JobQueue:
         self.files = files
         self.generator: PortraitGenerator | None = None
         self.is_open = True
+        self._on_deletion: list[Callable[[Sequence[str]], None]] = []
 
     @classmethod
     def open(cls, config: ServerConfig) -> "JobQueue":
@@ -159,6 +160,10 @@ class JobQueue:
         self._forget(ids)
         return len(ids)
 
+    def on_deletion(self, told: Callable[[Sequence[str]], None]) -> None:
+        """Have something told the ids of jobs whenever any are deleted, or were to be and there were none."""
+        self._on_deletion.append(told)
+
     def image(self, id_: str, index: int, *, owner: str) -> bytes:
         """A portrait as PNG, its record inside.
 
@@ -193,7 +198,8 @@ class JobQueue:
         if requeued or failed:
             logger.warning("%d jobs lost their worker and are queued again, %d failed", requeued, len(failed))
         before = time.time() - self.config.retention_hours * 3600
-        self._forget(self.jobs.expired(before=before))
+        if expired := self.jobs.expired(before=before):
+            self._forget(expired)
         for id_ in self.files.old(before=time.time() - _ORPHAN_AGE):
             if self.jobs.get(id_) is None:
                 self.files.delete(id_)
@@ -208,8 +214,8 @@ class JobQueue:
         for id_ in ids:
             self.jobs.delete(id_)
             self.files.delete(id_)
-        if ids and self.generator is not None:
-            self.generator.forget()
+        for told in self._on_deletion:
+            told(ids)
 
 
 _ORPHAN_AGE = 600  # seconds; files are written before their job

@@ -24,17 +24,25 @@ class Strict(BaseModel):
 
 
 class OtherPhotos(Strict):
-    """Photos besides the one of the person, as in `donors.Donors`.
+    """Photos besides the one of the person: those of `donors.Donors`, and pictures that are changed.
 
     Attributes:
         parts: of who gives a part instead, by part: face, ears, eyes, nose, mouth or identity.
         blend_with: of a second person, who is mixed in by `blend`.
         same: more photos of the same person.
+        beside: of other people in the same picture.
+        image: the picture that a task changes, instead of the person's photo.
+        mask_image: white where it is repainted.
+        into: the picture that the person is put into, in the place of its largest face.
     """
 
     parts: dict[str, EncodedPhoto] = Field(default_factory=dict)
     blend_with: EncodedPhoto | None = None
     same: tuple[EncodedPhoto, ...] = ()
+    beside: tuple[EncodedPhoto, ...] = ()
+    image: EncodedPhoto | None = None
+    mask_image: EncodedPhoto | None = None
+    into: EncodedPhoto | None = None
 
 
 class PortraitSubmission(PortraitRequest):
@@ -62,19 +70,35 @@ class PortraitSubmission(PortraitRequest):
     @property
     def photos(self) -> Photos:
         """Role and content of every photo."""
-        others = self.others
-        return photos_of(self.photo, parts=others.parts, blend_with=others.blend_with, same=others.same)
+        return photos_of(self.photo, **dict(self.others))
 
 
-def photos_of(photo: bytes, *, parts: dict[str, bytes], blend_with: bytes | None, same: tuple[bytes, ...]) -> Photos:
-    """Role and content of every photo, in the order of `Donors.by_role`.
+def photos_of(
+    photo: bytes,
+    *,
+    parts: dict[str, bytes],
+    blend_with: bytes | None,
+    same: tuple[bytes, ...],
+    beside: tuple[bytes, ...],
+    **pictures: bytes | None,
+) -> Photos:
+    """Role and content of every photo: the person's own, the donors' in the order of `Donors.by_role`, the pictures.
+
+    Args:
+        photo: of the person.
+        parts: of who gives a part, by part.
+        blend_with: of a second person.
+        same: more of the person.
+        beside: of others in the same picture.
+        **pictures: by role: `image`, `mask_image`, `into`.
 
     Raises:
         InvalidSettings: a part is unknown.
     """
     check_parts(parts)
-    donors = Donors(parts, blend_with, same)
-    return [(PHOTO, photo), *((role, content) for role, content in donors.by_role() if isinstance(content, bytes))]
+    donors = Donors(parts, blend_with, same, beside).by_role()
+    found = [(PHOTO, photo), *donors, *pictures.items()]
+    return [(role, content) for role, content in found if isinstance(content, bytes)]
 
 
 class PortraitLink(Strict):

@@ -18,6 +18,7 @@ from consistentid.web.worker import Worker
 logger = logging.getLogger(__name__)
 
 _WAITING = 8  # analyses that wait for each other
+_REMEMBER = 600  # seconds that analyses of photos are remembered at most, also where other servers delete the jobs
 
 
 class PortraitService:
@@ -40,7 +41,8 @@ class PortraitService:
         self.workers = [
             Worker(self.queue, generator, name=secrets.token_hex(8), metrics=self.metrics) for generator in generators
         ]
-        self._generator = generators[0]
+        self._generators = tuple(generators)
+        self.queue.on_deletion(lambda _: self.forget())
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._waiting = threading.Semaphore(_WAITING)
@@ -70,7 +72,7 @@ class PortraitService:
     @property
     def generator(self) -> PortraitGenerator:
         """The first worker's."""
-        return self._generator
+        return self._generators[0]
 
     def start(self) -> None:
         """Begin to work."""
@@ -119,22 +121,31 @@ class PortraitService:
             raise TooManyRequests(f"{_WAITING} analyses are waiting already; try again later", retry_after=5)
         try:
             with self._analysing:
-                return self._generator.analysed(image, face=face).analysis
+                return self.generator.analysed(image, face=face).analysis
         finally:
             self._waiting.release()
 
     def faces(self, analysis: FaceAnalysis) -> list[tuple[float, float, float, float]]:
         """Boxes of every face in an analysed photo, the largest first."""
-        analyzer = self._generator.analyzer
+        analyzer = self.generator.analyzer
         if analysis.faces_found == 1 or analyzer is None:
             return [analysis.box]
         with self._analysing:
             return [face.box for face in analyzer.detector.detect(analysis.photo)]
 
+    def forget(self) -> None:
+        """Drop what is remembered of photos, on every device."""
+        for generator in self._generators:
+            generator.forget()
+
     def _sweep(self) -> None:
+        forgotten = time.monotonic()
         while True:
             try:
                 self.queue.sweep()
+                if time.monotonic() - forgotten > _REMEMBER:
+                    self.forget()
+                    forgotten = time.monotonic()
             except Exception:  # tried again soon
                 logger.exception("the store could not be swept")
             if self._stopped.wait(min(10.0, self.config.lease / 3)):

@@ -179,6 +179,7 @@ class SqliteJobStore:
     def delete(self, id_: str) -> None:
         """See `JobStore`."""
         self._change("DELETE FROM jobs WHERE id = ?", id_)
+        self._rows("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still has prompt and previews
 
     def expired(self, *, before: float) -> list[str]:
         """See `JobStore`."""

@@ -3,6 +3,7 @@
 import threading
 import warnings
 from io import BytesIO
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -11,14 +12,19 @@ from consistentid.faces.analysis import parse_choice
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.donors import Donors
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.in_place import STRENGTH
+from consistentid.generation.masks import MASK_NAMES
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.schedulers import scheduler_named
+from consistentid.generation.settings import TEXT_TO_IMAGE
 from consistentid.images import load_photo
 from consistentid.web.config import ServerConfig
-from consistentid.web.jobs import PHOTO, Photos, PortraitRequest
+from consistentid.web.jobs import IMAGE, INTO, MASK_IMAGE, PHOTO, Photos, PortraitRequest
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PHOTOS = 16
+_MAX_PLACE = 12_000  # characters: a mask of a person, packed
+_PICTURES = (IMAGE, MASK_IMAGE, INTO)
 _decoding = threading.Semaphore(2)  # bounds the memory that decoded photos take
 
 
@@ -59,12 +65,14 @@ def check_limits(request: PortraitRequest, config: ServerConfig) -> None:
     Raises:
         InvalidSettings: the request is larger than the server allows.
     """
-    words = "".join(f"{part}{word}" for part, word in request.words.items())
+    words = "".join([*request.words, *request.words.values(), *request.clauses])
     text = len(request.prompt) + len(request.negative_prompt) + len(request.caption or "") + len(words)
     for value, most, what in (
-        (text, config.max_text, "characters of prompt, negative prompt, caption and words"),
+        (text, config.max_text, "characters of prompt, negative prompt, caption, words and clauses"),
         (request.num_images, config.max_images, "images"),
         (len(request.regions or ()), len(REGION_NAMES), "regions"),
+        (len(request.places), MAX_PHOTOS, "places"),
+        (max(map(len, request.places), default=0), _MAX_PLACE, "characters of a place"),
         (request.steps or 0, config.max_steps, "steps"),
         (max(request.size or (0, 0)), config.max_side, "pixels on a side"),
     ):
@@ -73,9 +81,45 @@ def check_limits(request: PortraitRequest, config: ServerConfig) -> None:
 
 
 def generation_request(request: PortraitRequest, photos: Photos) -> GenerationRequest:
-    """What a generator is asked."""
-    donors = Donors.of_roles([(role, content) for role, content in photos[1:]])
-    return GenerationRequest(photos[0][1], request.prompt, request.settings, donors=donors)
+    """What a generator is asked; of a picture that the person is put into, `picture_into` gives the rest.
+
+    Raises:
+        InvalidSettings: the pictures and the task do not fit each other.
+    """
+    (_, photo), *others = photos
+    pictures = {role: content for role, content in others if role in _PICTURES}
+    donors = Donors.of_roles([(role, content) for role, content in others if role not in _PICTURES])
+    task, inputs = _task(request, pictures, photo)
+    return GenerationRequest(photo, request.prompt, request.settings, task=task, inputs=inputs, donors=donors)
+
+
+def picture_into(photos: Photos) -> bytes | None:
+    """The picture that the person is put into."""
+    return dict(photos[1:]).get(INTO)
+
+
+def _task(request: PortraitRequest, pictures: dict[str, bytes], photo: bytes) -> tuple[str, dict[str, Any]]:
+    """The task and the arguments of its pipeline; putting somebody into a picture is inpainting with a named mask."""
+    if request.mask is not None and MASK_IMAGE in pictures:
+        raise InvalidSettings("give a mask by its name or as mask_image; leave one out")
+    if INTO in pictures and (len(pictures) > 1 or request.task == "img2img"):
+        raise InvalidSettings("into takes the place of task, image and mask_image; leave them out, or into")
+    task, mask, strength = request.task, request.mask, request.strength
+    if INTO in pictures:
+        task, mask, strength = "inpaint", mask or "face", strength or STRENGTH
+    inputs: dict[str, Any] = {
+        "mask_image": mask,
+        "mask_feather": request.mask_feather,
+        "mask_match": request.mask_match or None,
+        "strength": strength,
+    }
+    if mask is not None and mask not in MASK_NAMES:
+        raise InvalidSettings(f"there is no mask {mask!r}; choose from {', '.join(MASK_NAMES)}, or send mask_image")
+    if MASK_IMAGE in pictures:
+        inputs["mask_image"] = load_photo(pictures[MASK_IMAGE]).convert("L")
+    if IMAGE in pictures or (task != TEXT_TO_IMAGE and mask is None):  # with a named mask, the photo's own analysis
+        inputs["image"] = load_photo(pictures.get(IMAGE, photo))
+    return task, {name: value for name, value in inputs.items() if value is not None}
 
 
 def check_request(
@@ -97,9 +141,21 @@ def check_request(
         parse_choice(request.face)
     if len(photos) > MAX_PHOTOS:
         raise InvalidSettings(f"{len(photos)} photos were sent; at most {MAX_PHOTOS} are used")
+    sizes = {role: _checked_size(role, content, config) for role, content in photos}
+    if (into := sizes.get(INTO)) is not None and into[0] * into[1] * request.num_images > config.max_pixels:
+        raise InvalidSettings(
+            f"{request.num_images} pictures of {into[0]} x {into[1]} are more than {config.max_pixels / 1e6:g} million "
+            "pixels; ask for fewer, or shrink it first"
+        )
+    asked = generation_request(request, photos)
     if generator is not None:
-        generator.accepted(generation_request(request, photos))
+        size = generator.accepted(asked).size or (0, 0)
+        if into is None and max(size) > config.max_side:
+            made = f"{size[0]} x {size[1]}"
+            raise InvalidSettings(f"the picture would be {made}; this server makes at most {config.max_side} a side")
         if request.scheduler is not None:
             scheduler_named(request.scheduler, like=generator.pipeline.scheduler)
-    for role, content in photos:
-        checked_photo(content, max_pixels=config.max_pixels, name=role)
+
+
+def _checked_size(role: str, content: bytes, config: ServerConfig) -> tuple[int, int]:
+    return checked_photo(content, max_pixels=config.max_pixels, name=role).size

@@ -5,7 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from PIL import Image
 from consistentid.errors import ConsistentIDError, GenerationCancelled
 from consistentid.generation.callbacks import StepReport
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.in_place import Place, placed
 from consistentid.generation.portrait import Portrait
 from consistentid.generation.preview import decoded
 from consistentid.generation.request import Shot, batches
 from consistentid.web.jobs import JobState, PortraitJob
 from consistentid.web.metrics import Metrics
 from consistentid.web.queue import JobQueue, photo_file, portrait_file, record_file
-from consistentid.web.uploads import generation_request
+from consistentid.web.uploads import generation_request, picture_into
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class _Task:
     Attributes:
         job: as it was claimed.
         shots: its images.
+        place: in the picture that the person is put into; None when there is none.
         steps: denoising steps of all runs that it takes part in.
         step: of these, done in earlier runs.
         portraits: made so far, by image.
@@ -43,6 +45,7 @@ class _Task:
 
     job: PortraitJob
     shots: list[Shot]
+    place: Place | None = None
     steps: int = 0
     step: int = 0
     portraits: dict[int, Portrait] = field(default_factory=dict)
@@ -147,7 +150,9 @@ class Worker:
             return None
         photos = [(role, self.queue.files.get(job.id, photo_file(k)) or b"") for k, role in enumerate(job.roles)]
         try:
-            prepared = self.generator.prepare(generation_request(job.request, photos))
+            asked, into = generation_request(job.request, photos), picture_into(photos)
+            place = None if into is None else placed(self.generator, asked, into)
+            prepared = self.generator.prepare(asked) if place is None else place.prepared
         except ConsistentIDError as error:
             self._end(job, JobState.FAILED, error=str(error))
             return None
@@ -155,7 +160,7 @@ class Worker:
             logger.exception("a job could not be prepared")
             self._end(job, JobState.FAILED, error=BROKEN)
             return None
-        return _Task(job, [Shot(prepared, k) for k in range(prepared.settings.num_images)])
+        return _Task(job, [Shot(prepared, k) for k in range(prepared.settings.num_images)], place)
 
     def _rendered(self, run: "list[tuple[_Task, Shot]]") -> None:
         """One denoising run; when it fails, its jobs are tried one by one to find the bad one."""
@@ -187,7 +192,7 @@ class Worker:
             return
         self.metrics.run(images=len(run), seconds=time.perf_counter() - begun)
         for (task, shot), portrait in zip(run, portraits, strict=True):
-            task.portraits[shot.index] = portrait
+            task.portraits[shot.index] = portrait if task.place is None else task.place.laid_back(portrait)
         for task in tasks:
             task.step += run[0][1].prepared.settings.steps or 0
             if task.is_held and len(task.portraits) == len(task.shots):
@@ -219,9 +224,10 @@ class Worker:
                 if portrait.withheld:
                     withheld.append(index)
                     continue
-                path = portrait.save(Path(folder) / portrait_file(index))
+                given = replace(portrait, settings=portrait.settings.without_folders())  # no paths of the server
+                path = given.save(Path(folder) / portrait_file(index))
                 self.queue.files.put(task.job.id, path.name, path.read_bytes())
-                self.queue.files.put(task.job.id, record_file(index), portrait.settings.model_dump_json().encode())
+                self.queue.files.put(task.job.id, record_file(index), given.settings.model_dump_json().encode())
         done = {"step": task.steps, "steps": task.steps, "images": len(task.portraits), "withheld": tuple(withheld)}
         self._end(task.job, JobState.SUCCEEDED, **done)
 

@@ -1,5 +1,6 @@
 """The web app on a port of this machine, and Chromium in front of it."""
 
+import shutil
 import socket
 import threading
 import time
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from pytest_socket import enable_socket
 
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.web.app import create_app
@@ -18,7 +18,7 @@ from consistentid.web.service import PortraitService
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = shutil.which("chromium")  # Debian's; where there is none, the one that playwright installs
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,6 @@ def app_url(generator: PortraitGenerator, tmp_path_factory: pytest.TempPathFacto
     """Address of a running web app."""
     from consistentid.web.ui.mount import mount_page
 
-    enable_socket()  # loopback only: the page itself may call nothing else
     config = ServerConfig(store=tmp_path_factory.mktemp("app"), rate="10000/minute", preview_every=1, drain=5)
     app = mount_page(create_app(config, PortraitService(config, [generator])))
     listener = socket.create_server(("127.0.0.1", 0))
@@ -42,11 +41,11 @@ def app_url(generator: PortraitGenerator, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator["playwright.Browser"]:
-    """Debian's Chromium."""
-    if not CHROMIUM.exists():
-        pytest.skip("needs Chromium")
+    """Chromium; a page that no browser has seen is not tested, so without one the tests fail."""
     with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        if not Path(CHROMIUM or started.chromium.executable_path).exists():
+            pytest.fail("the page is tested in Chromium: apt-get install chromium, or playwright install chromium")
+        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield running
         running.close()
 
@@ -74,3 +73,18 @@ def open_page(app_url: str, browser: "playwright.Browser") -> Iterator[OpenPage]
     for context in contexts:
         context.close()
     assert [url for url in asked if not url.startswith((app_url, "data:", "blob:"))] == []
+
+
+@pytest.fixture(scope="session")
+def violations() -> "Callable[[playwright.Page], list[str]]":
+    """Tells what axe-core finds serious in a page."""
+    import axe_playwright_python
+
+    script = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+
+    def serious(page: "playwright.Page") -> list[str]:
+        page.evaluate(script)
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
+
+    return serious

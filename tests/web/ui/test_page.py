@@ -5,13 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image, ImageOps
+
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.portrait import read_settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 OpenPage = Callable[..., "Page"]
-pytestmark = pytest.mark.slow
+Violations = Callable[["Page"], list[str]]
+pytestmark = pytest.mark.enable_socket  # loopback only: the page itself may call nothing else
 
 
 @pytest.fixture
@@ -46,17 +52,73 @@ def record(page: "Page") -> dict[str, Any]:
     return json.loads(Path(download.value.path()).read_text())
 
 
-def violations(page: "Page") -> list[str]:
-    """What axe-core finds serious."""
-    import axe_playwright_python
+def test_photo_in_portrait_out(open_page: OpenPage, small_photo: Path, tmp_path: Path) -> None:
+    page = open_page()
+    assert page.get_by_text("No portraits yet.").is_visible()
+    page.wait_for_function("[...document.querySelectorAll('#presets img')].every(each => each.naturalWidth > 0)")
+    give(page, small_photo)
+    page.get_by_text("A face was found").wait_for()
+    page.get_by_label("The people in this photo agree").check()
+    quick(page)
+    make(page)
+    with page.expect_download() as download:
+        page.locator("#download-picture").click()
+    portrait = tmp_path / "portrait.png"
+    download.value.save_as(portrait)
+    made = read_settings(portrait)
+    assert (made.steps, made.consent, made.photo) == (2, "stated", None)
+    assert made.prompt.startswith("a portrait photo of a smiling person")
+    page.get_by_role("button", name="Delete everything of this session").click()
+    page.get_by_text("Photo, portraits and history are deleted.").wait_for()
+    page.get_by_text("Drop a JPEG, PNG or WebP here").wait_for()
 
-    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text())
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in ("serious", "critical")]
+
+@pytest.mark.slow
+def test_the_choice_of_a_face_changes_who_is_drawn(
+    open_page: OpenPage, sample_photos: dict[str, Path], generator: PortraitGenerator, tmp_path: Path
+) -> None:
+    people = [Image.open(sample_photos[name]).convert("RGB") for name in ("official-man", "synthetic-woman")]
+    man, woman = (ImageOps.fit(one, (side, side)) for one, side in zip(people, (400, 320), strict=True))
+    group = Image.new("RGB", (720, 400), "white")
+    group.paste(woman, (0, 40))
+    group.paste(man, (320, 0))
+    group.save(tmp_path / "group.png")
+    page = open_page()
+    give(page, tmp_path / "group.png")
+    page.get_by_text("2 faces were found, and number 1 is chosen.").wait_for()
+    quick(page, steps=15)
+    page.locator("#locked input").check()
+    portraits, captions = [], []
+    for number in (1, 2):
+        page.get_by_label(f"Face {number}").check()
+        page.get_by_text(f"number {number} is chosen").wait_for()
+        captions.append(page.get_by_label("Description of the face").input_value())
+        make(page)
+        page.wait_for_function(f"document.querySelectorAll('#history .thumbnail-item').length == {number}")
+        assert record(page)["face"] == (number - 1 if number == 2 else "largest")
+        with page.expect_download() as download:
+            page.locator("#download-picture").click()
+        download.value.save_as(tmp_path / f"{number}.png")
+        portraits.append(embedding(generator, tmp_path / f"{number}.png"))
+    page.locator("#compare").click()
+    page.get_by_role("row", name="Overall identity").wait_for()
+    assert page.get_by_role("row", name="Eyes").inner_text().split()[-1].startswith("0.")
+    assert captions[0] != captions[1]
+    first, second = (embedding(generator, sample_photos[name]) for name in ("official-man", "synthetic-woman"))
+    assert portraits[0] @ first > portraits[1] @ first
+    assert portraits[1] @ second > portraits[0] @ second
 
 
-def test_photo_in_portrait_out_weights_history_and_same_settings(
-    open_page: OpenPage, small_photo: Path, tmp_path: Path
+def embedding(generator: PortraitGenerator, path: Path) -> np.ndarray:
+    """Of the face in a picture, of length 1."""
+    assert generator.analyzer is not None
+    found = generator.analyzer.analyze(path).identity_embedding
+    return found / np.linalg.norm(found)
+
+
+@pytest.mark.slow
+def test_weights_history_and_same_settings(
+    open_page: OpenPage, violations: Violations, small_photo: Path, tmp_path: Path
 ) -> None:
     page = open_page()
     assert violations(page) == []
@@ -94,6 +156,7 @@ def test_photo_in_portrait_out_weights_history_and_same_settings(
     assert "smiling" in other.get_by_role("textbox", name="What should the portrait show?").input_value()
 
 
+@pytest.mark.slow
 def test_a_running_job_is_cancelled(open_page: OpenPage, small_photo: Path) -> None:
     page = open_page()
     give(page, small_photo)
@@ -106,9 +169,10 @@ def test_a_running_job_is_cancelled(open_page: OpenPage, small_photo: Path) -> N
     assert page.get_by_role("button", name="Make portraits").is_enabled()
 
 
+@pytest.mark.slow
 def test_errors_are_sentences(open_page: OpenPage, tmp_path: Path) -> None:
     page = open_page()
-    page.get_by_role("button", name="Make portraits").click()
+    page.get_by_role("button", name="Make portraits").press("Enter")
     page.get_by_text("Say in a few words what the portrait should show").wait_for()
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
@@ -117,7 +181,8 @@ def test_errors_are_sentences(open_page: OpenPage, tmp_path: Path) -> None:
     assert "Traceback" not in page.inner_text("body")
 
 
-def test_a_phone_shows_all_of_it(open_page: OpenPage, small_photo: Path) -> None:
+@pytest.mark.slow
+def test_a_phone_shows_all_of_it(open_page: OpenPage, violations: Violations, small_photo: Path) -> None:
     page = open_page(width=390)
     give(page, small_photo)
     page.get_by_text("A face was found").wait_for()

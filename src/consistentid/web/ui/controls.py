@@ -16,7 +16,7 @@ from consistentid.web.ui.form import Form
 def photo_input() -> gr.Image:
     """Takes a photo and hands the file on as it came: the service decides what may be decoded."""
     photo = gr.Image(
-        label="Photo of one person", sources=["upload", "clipboard"], type="filepath", height=200, buttons=[],
+        label="Photo", sources=["upload", "clipboard"], type="filepath", height=200, buttons=[],
         elem_id="photo",
     )  # fmt: skip
     photo.preprocess = _as_it_came
@@ -32,7 +32,8 @@ class Controls:
     """What the form is read from.
 
     Attributes:
-        prompt, negative_prompt, caption, num_images, steps, guidance, identity_scale, text_share, seed: as in `Form`.
+        prompt, negative_prompt, caption, num_images, steps, guidance, identity_scale, text_share, seed, consent: as in
+            `Form`.
         locked: whether the next portraits have the same number.
         uses: a toggle for each region.
         weights: a slider for each part.
@@ -47,6 +48,7 @@ class Controls:
     identity_scale: gr.Slider
     text_share: gr.Slider
     seed: gr.Number
+    consent: gr.Checkbox
     locked: gr.Checkbox
     uses: Mapping[str, gr.Checkbox]
     weights: Mapping[str, gr.Slider]

@@ -6,12 +6,12 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from consistentid.errors import ConsistentIDError, GenerationCancelled
-from consistentid.generation.portrait import read_settings
 from consistentid.web.ui import fragments
 from consistentid.web.ui.form import Form, settings_of
 from consistentid.web.ui.page import PHOTO_WANTED, Page
@@ -56,14 +56,14 @@ class Events:
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         about_photo = [
             page.draft, page.photo_notice, page.parts, page.found, page.faces, controls.caption,
-            *controls.uses.values(),
+            *controls.uses.values(), controls.consent, page.forget,
         ]  # fmt: skip
         page.photo.change(_logged(self.look_at), {page.photo, page.draft}, about_photo, **private)
         page.faces.input(_logged(self.choose_face), {page.faces, page.draft}, about_photo, **private)
         for preset, button in page.presets:
             button.click(lambda preset=preset: preset.prompt, None, controls.prompt, **private)
         form, wanted = [page.draft, page.stage, *controls.all], {page.draft, *controls.all}
-        page.reuse.upload(_logged(self.take_settings), {page.reuse, *wanted}, form, **private)
+        page.reuse.upload(_logged(self.take_settings), {page.reuse, *wanted}, [*form, page.reuse], **private)
         page.usual.click(_logged(self.take_usual), wanted, form, **private)
         shown = [page.session, page.gallery, page.results, page.picture, page.record, page.likeness]
         past = [page.history, page.past]
@@ -77,35 +77,40 @@ class Events:
         page.compare.click(_logged(self.compare), page.session, page.likeness, **private)
         page.history.select(_logged(self.restore), {page.session, *wanted}, [*shown, *form], **private)
         page.forget.click(
-            _logged(self.forget), {page.session, page.photo}, [*shown, *past, page.stage, page.photo], **private
-        )
+            _logged(self.forget), {page.session, page.draft}, [*shown, *past, page.stage, page.photo, page.draft],
+            **private,
+        )  # fmt: skip
 
-    def look_at(self, values: Values) -> Values:
+    def look_at(self, values: Values, request: gr.Request) -> Values:
         """A photo was given or taken away."""
         path, draft = values[self.page.photo], values[self.page.draft]
+        try:
+            draft = self.sessions.given(draft, path, owner=request.username)
+        except ConsistentIDError as error:
+            return self._without_photo(Draft(kept=draft.kept), said(error), wrong=True)
         if path is None:
             return self._without_photo(draft, PHOTO_WANTED)
-        return self._looked_at(draft, path.read_bytes, face=None)
+        about = self._looked_at(draft, face=None)
+        return {**about, self.page.controls.consent: False, self.page.forget: gr.Button(visible=True)}
 
     def choose_face(self, values: Values) -> Values:
         """Another face of the same photo was chosen."""
-        draft, face = values[self.page.draft], values[self.page.faces]
-        return self._looked_at(draft, lambda: draft.photo, face=face)
+        return self._looked_at(values[self.page.draft], face=values[self.page.faces])
 
-    def _looked_at(self, draft: Draft, photo: Callable[[], bytes], *, face: int | None) -> Values:
+    def _looked_at(self, draft: Draft, *, face: int | None) -> Values:
         page = self.page
         try:
-            draft = self.sessions.look_at(draft, photo(), face=face)
+            draft = self.sessions.look_at(draft, face=face)
             boxes = self.sessions.boxes(draft)
         except ConsistentIDError as error:
-            return self._without_photo(draft, said(error), wrong=True)
+            return self._without_photo(replace(draft, analysis=None, face=None), said(error), wrong=True)
         assert draft.analysis is not None
         visible = draft.analysis.region_masks
         choices = [(f"Face {number + 1}", number) for number in range(len(boxes))]
-        chosen = next((number for number, box in enumerate(boxes) if box == draft.analysis.box), 0)
+        chosen = boxes.index(draft.analysis.box)
         return {
             page.draft: draft,
-            page.photo_notice: fragments.found_notice(visible, faces=len(boxes)),
+            page.photo_notice: fragments.found_notice(visible, faces=len(boxes), chosen=chosen),
             page.parts: gr.Column(visible=True),
             page.found: fragments.found(draft.analysis, boxes),
             page.faces: gr.Radio(choices=choices, value=chosen, visible=len(boxes) > 1),
@@ -115,16 +120,16 @@ class Events:
 
     def _without_photo(self, draft: Draft, sentence: str, *, wrong: bool = False) -> Values:
         return {
-            self.page.draft: Draft(kept=draft.kept),
+            self.page.draft: draft,
             self.page.photo_notice: fragments.notice(sentence, wrong=wrong),
             self.page.parts: gr.Column(visible=False),
         }
 
-    def take_settings(self, values: Values) -> Values:
+    def take_settings(self, values: Values, request: gr.Request) -> Values:
         """A portrait was given whose settings are wanted."""
         page, controls = self.page, self.page.controls
         try:
-            record = read_settings(values[page.reuse])
+            record = self.sessions.settings_in(Path(values[page.reuse]), owner=request.username)
         except ConsistentIDError as error:
             return {page.stage: fragments.notice(said(error), wrong=True)}
         form, kept = controls.read(values).restored(record.prompt, settings_of(record))
@@ -134,13 +139,15 @@ class Events:
             page.stage: fragments.notice(f"The settings of that portrait are set; its photo is not in it.{also}"),
             **controls.write(form),
             controls.locked: True,
+            page.reuse: None,
         }
 
     def take_usual(self, values: Values) -> Values:
         """The usual settings are wanted back; the prompt stays."""
         page, controls = self.page, self.page.controls
         draft = replace(values[page.draft], kept={})
-        form = replace(self.usual, prompt=values[controls.prompt], caption=draft.caption or "")
+        now = controls.read(values)
+        form = replace(self.usual, prompt=now.prompt, caption=draft.caption or "", consent=now.consent)
         return {
             page.draft: draft,
             page.stage: fragments.notice("The usual settings are set."),
@@ -148,26 +155,25 @@ class Events:
             controls.locked: False,
         }
 
-    def make(self, values: Values) -> Iterator[Values]:
+    def make(self, values: Values, request: gr.Request) -> Iterator[Values]:
         """Portraits are wanted: submit, follow, show; whatever happens, the button works again."""
-        page, session = self.page, values[self.page.session]
         try:
-            yield from self._made(values)
+            yield from self._made(values, owner=request.username)
             return
         except ConsistentIDError as error:
             notice = fragments.notice(said(error), wrong=not isinstance(error, GenerationCancelled))
         except Exception:
             logger.exception("portraits could not be made")
             notice = fragments.notice(BROKEN, wrong=True)
-        yield {page.session: replace(session, job=None), page.stage: notice, **self._idle()}
+        yield {self.page.stage: notice, **self._idle()}
 
-    def _made(self, values: Values) -> Iterator[Values]:
+    def _made(self, values: Values, *, owner: str) -> Iterator[Values]:
         page, controls = self.page, self.page.controls
         draft, form = values[page.draft], controls.read(values)
         if not values[controls.locked]:
             form = replace(form, seed=secrets.randbelow(2**31))
         request = form.request(usual=self.usual, found=draft.caption, kept=draft.kept)
-        session = self.sessions.submit(values[page.session], draft, request)
+        session = self.sessions.submit(values[page.session], draft, request, owner=owner)
         yield {
             page.session: session,
             page.make: gr.Button(interactive=False),
@@ -239,7 +245,10 @@ class Events:
         """An entry of the history was chosen: its portraits and its settings come back."""
         page, controls, draft = self.page, self.page.controls, values[self.page.draft]
         entry = values[page.session].entries[event.index]
-        form, kept = self.usual.restored(entry.request.prompt, entry.request.settings)
+        if not entry.is_kept:
+            return {page.stage: fragments.notice("This entry was deleted meanwhile.", wrong=True)}
+        usual = replace(self.usual, consent=controls.read(values).consent)
+        form, kept = usual.restored(entry.request.prompt, entry.request.settings)
         if entry.request.caption is None:
             form = replace(form, caption=draft.caption or "")
         return {
@@ -252,12 +261,15 @@ class Events:
 
     def forget(self, values: Values) -> Values:
         """Everything of this session is to be deleted."""
-        self.sessions.forget(values[self.page.session], upload=values[self.page.photo])
+        page = self.page
+        self.sessions.forget(values[page.session])
+        self.sessions.release(values[page.draft])
         session = Session.new()
         return {
             **self._shown(session),
             **self._past(session),
-            self.page.gallery: gr.Gallery([]),
-            self.page.stage: fragments.notice("Photo, portraits and history are deleted."),
-            self.page.photo: None,
+            page.gallery: gr.Gallery([]),
+            page.stage: fragments.notice("Photo, portraits and history are deleted."),
+            page.photo: None,
+            page.draft: Draft.new(),
         }

@@ -24,6 +24,7 @@ class Form:
         text_share: share of the steps before the photo's regions take part.
         used: regions that are switched on.
         weights: of every part.
+        consent: whether the people in the photo agreed.
     """
 
     prompt: str = ""
@@ -37,6 +38,7 @@ class Form:
     text_share: float = 0.1
     used: tuple[str, ...] = REGION_NAMES
     weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 1.0))
+    consent: bool = False
 
     @classmethod
     def usual(cls, generator: PortraitGenerator) -> Self:
@@ -81,6 +83,8 @@ class Form:
             chosen["caption"] = self.caption
         if self.negative_prompt:
             chosen["negative_prompt"] = self.negative_prompt
+        if self.consent:
+            chosen["consent"] = "stated"
         chosen |= {"prompt": self.prompt, "seed": self.seed, "num_images": self.num_images}
         try:
             return PortraitRequest.model_validate({**kept, **chosen})
@@ -104,7 +108,7 @@ class Form:
             merge = max(0.0, merge / form.steps)
         if merge is not None:
             form = replace(form, text_share=merge)
-        own = {*simple, "prompt", "caption", "regions", "weights", "merge_step", "face"}
+        own = {*simple, "prompt", "caption", "regions", "weights", "merge_step", "face", "consent"}
         usual = GenerationSettings().model_dump()
         kept = {name: value for name, value in values.items() if name not in own and value != usual[name]}
         return form, kept

@@ -43,10 +43,10 @@ def progress(now: Progress, preview: bytes | None) -> str:
     )
 
 
-def found_notice(visible: Collection[str], *, faces: int) -> str:
-    """How many faces were found, and which regions the chosen one hides."""
+def found_notice(visible: Collection[str], *, faces: int, chosen: int) -> str:
+    """How many faces were found, which one is chosen, and which regions it hides."""
     hidden = [name for name in REGION_NAMES if name not in visible]
-    sentence = "A face was found." if faces == 1 else f"{faces} faces were found; the largest is chosen until you say."
+    sentence = "A face was found." if faces == 1 else f"{faces} faces were found, and number {chosen + 1} is chosen."
     return notice(sentence + (f" Not visible, so left to the words: {', '.join(hidden)}." if hidden else ""))
 
 

@@ -2,24 +2,26 @@
 
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
+from starlette.requests import Request
 
 from consistentid.errors import ConsistentIDError
 from consistentid.web.access import Access
-from consistentid.web.errors import MissingKey
 from consistentid.web.service import PortraitService
 from consistentid.web.ui.csp import ContentPolicy
 from consistentid.web.ui.events import Events
 from consistentid.web.ui.form import Form
+from consistentid.web.ui.ownership import Owned, Ownership
 from consistentid.web.ui.page import draw_page
 from consistentid.web.ui.presets import presets
 from consistentid.web.ui.session import Sessions
+from consistentid.web.ui.sign_in import PATH, SignIn
 
 _EVERY, _AGE = 600, 3600  # seconds: how often uploads are looked through, and their age when they go
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -38,9 +40,10 @@ def mount_page(app: FastAPI, *, path: str = "/") -> FastAPI:
     shutil.rmtree(folder, ignore_errors=True)  # sessions do not outlive their server
     folder.mkdir(mode=0o700, parents=True)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    blocks = page_blocks(service, Sessions(service, folder))
-    app.add_middleware(ContentPolicy)
-    access: Access = app.state.access
+    ownership = Ownership(folder)
+    blocks = page_blocks(service, Sessions(service, folder, ownership=ownership, access=app.state.access))
+    ownership.publish()
+    owner = _guard(app, ownership)
     return gr.mount_gradio_app(
         app,
         blocks,
@@ -53,11 +56,12 @@ def mount_page(app: FastAPI, *, path: str = "/") -> FastAPI:
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
+        run_history=False,  # Gradio's own would stay in the browser
         max_file_size=service.config.max_body,
         allowed_paths=[str(each.path) for each in presets()],
         theme=_theme(),
         css_paths=[_STYLE],
-        **_guard(access),
+        auth_dependency=owner,
     )
 
 
@@ -65,25 +69,18 @@ def page_blocks(service: PortraitService, sessions: Sessions) -> gr.Blocks:
     """The page with its events."""
     usual = Form.usual(service.generator)
     with gr.Blocks(title="ConsistentID", analytics_enabled=False, delete_cache=(_EVERY, _AGE)) as blocks:
-        page = draw_page(usual, service.config, forget=sessions.forget)
+        page = draw_page(usual, service.config, forget=sessions.forget, release=sessions.release)
         Events(page, sessions, usual=usual).connect()
     blocks.queue(default_concurrency_limit=16)
     return blocks
 
 
-def _guard(access: Access) -> dict[str, object]:
-    """Who may see the page: with keys, whoever knows one; without, browsers on this machine."""
-
-    def known(_: str, key: str) -> bool:
-        with suppress(MissingKey):
-            return bool(access.of_key(key))
-        return False
-
-    if access.has_keys:
-        return {
-            "auth": known,
-            "auth_message": "Any name, and an API key of this server as the password.",
-        }
+def _guard(app: FastAPI, ownership: Ownership) -> Callable[[Request], str | None]:
+    """Who may see the page: with keys, whoever has signed in with one; without, browsers on this machine."""
+    access: Access = app.state.access
+    signing = SignIn(access) if access.has_keys else None
+    if signing is not None:
+        app.include_router(signing.router)
 
     def local(request: Request) -> str | None:
         try:
@@ -91,7 +88,10 @@ def _guard(access: Access) -> dict[str, object]:
         except ConsistentIDError:
             return None
 
-    return {"auth_dependency": local}
+    owner = local if signing is None else signing.owner
+    app.add_middleware(Owned, owner=owner, ownership=ownership, sign_in=PATH if signing else None)
+    app.add_middleware(ContentPolicy)
+    return owner
 
 
 def _theme() -> gr.themes.Base:

@@ -59,17 +59,20 @@ class Page:
     forget: gr.Button
 
 
-def draw_page(form: Form, config: ServerConfig, *, forget: Callable[[Session], None]) -> Page:
+def draw_page(
+    form: Form, config: ServerConfig, *, forget: Callable[[Session], None], release: Callable[[Draft], None]
+) -> Page:
     """Make every component; call it inside `gr.Blocks`.
 
     Args:
         form: the model's usual values.
         config: has the limits.
-        forget: called when somebody has left.
+        forget: called with the session of somebody who has left.
+        release: likewise with the draft.
     """
     made: dict[str, Any] = {
         "session": gr.State(Session.new, delete_callback=forget),
-        "draft": gr.State(Draft.new),
+        "draft": gr.State(Draft.new, delete_callback=release),
     }
     gr.Markdown(
         "# ConsistentID\nPortraits of the person in a photo, that follow your words. Nothing is sent elsewhere.",
@@ -82,8 +85,8 @@ def draw_page(form: Form, config: ServerConfig, *, forget: Callable[[Session], N
             made |= _wish(form, config)
             made |= _results()
     caption, uses, weights = made.pop("part_controls")
-    values = made.pop("sliders")
-    controls = Controls(prompt=made.pop("prompt"), caption=caption, uses=uses, weights=weights, **values)
+    values = {**made.pop("sliders"), "prompt": made.pop("prompt"), "consent": made.pop("consent")}
+    controls = Controls(caption=caption, uses=uses, weights=weights, **values)
     return Page(controls=controls, **made)
 
 
@@ -95,6 +98,9 @@ def _photo() -> dict[str, Any]:
     with gr.Column(visible=False) as made["parts"]:
         made["found"] = gr.HTML()
         made["faces"] = gr.Radio(label="Whose portrait? The numbers are in the picture above.", visible=False)
+        made["consent"] = gr.Checkbox(
+            False, label="The people in this photo agree to this use (written into every file)", elem_id="consent"
+        )
         made["part_controls"] = part_controls()
     return made
 
@@ -133,5 +139,5 @@ def _results() -> dict[str, Any]:
             label="Made in this session: choose one to get its settings back", columns=6, height=130, fit_columns=False,
             object_fit="cover", allow_preview=False, buttons=[], interactive=False, elem_id="history",
         )  # fmt: skip
-        made["forget"] = gr.Button("Delete everything of this session", size="sm", variant="stop")
+    made["forget"] = gr.Button("Delete everything of this session", size="sm", variant="stop", visible=False)
     return made

@@ -2,7 +2,8 @@
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Self
 
 from PIL import Image
 
-from consistentid.errors import ConsistentIDError, GenerationCancelled, InvalidSettings
+from consistentid.errors import ConsistentIDError, GenerationCancelled, InvalidSettings, UnreadableImage
 from consistentid.evaluation.likeness import Likeness, likeness_of
 from consistentid.faces.analysis import FaceAnalysis
-from consistentid.generation.portrait import write_bytes, write_text
-from consistentid.web.errors import NotFinished
+from consistentid.generation.portrait import read_settings, write_bytes, write_text
+from consistentid.generation.settings import PortraitSettings
+from consistentid.web.access import Access
+from consistentid.web.errors import NotFinished, UnknownJob
 from consistentid.web.jobs import PHOTO, JobState, PortraitRequest, Progress
 from consistentid.web.service import PortraitService
+from consistentid.web.ui.ownership import Ownership
+from consistentid.web.uploads import checked_photo
 
 _HISTORY = 30  # entries
 
@@ -37,6 +42,11 @@ class Entry:
     records: tuple[Path, ...]
     reference: FaceAnalysis
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether its files are there: jobs may be deleted over the API, or because their time is over."""
+        return all(path.is_file() for path in (*self.pictures, *self.records))
+
 
 @dataclass(frozen=True, eq=False)
 class Draft:
@@ -44,12 +54,15 @@ class Draft:
 
     Attributes:
         photo: file content.
+        upload: its file, whose `owner` has it.
         analysis: of the chosen face.
         face: the choice; None for the model's own.
         kept: settings that came with a portrait or the history, and have no control.
     """
 
     photo: bytes | None = None
+    upload: Path | None = None
+    owner: str = ""
     analysis: FaceAnalysis | None = None
     face: int | None = None
     kept: dict[str, object] = field(default_factory=dict)
@@ -70,15 +83,19 @@ class Session:
     """What was made in a browser tab; it is replaced, never changed.
 
     Attributes:
-        name: secret; owner of the session's jobs, and name of its folder.
+        name: secret; of its folder.
+        owner: of its jobs; empty until there is one.
         job: that is made now.
+        jobs: every one of it.
         entries: the history, newest first.
         shown: of these, the one whose portraits are shown.
         picture: of its portraits, the one that was chosen.
     """
 
     name: str
+    owner: str = ""
     job: str | None = None
+    jobs: tuple[str, ...] = ()
     entries: tuple[Entry, ...] = ()
     shown: Entry | None = None
     picture: int = 0
@@ -95,48 +112,99 @@ class Sessions:
     Args:
         service: makes the portraits.
         folder: of the sessions' files; inside Gradio's own, which then makes no copies.
+        ownership: whose they are.
+        access: counts what costs much, as over the API.
     """
 
-    def __init__(self, service: PortraitService, folder: Path) -> None:
+    def __init__(self, service: PortraitService, folder: Path, *, ownership: Ownership, access: Access) -> None:
         self.service = service
         self.folder = folder
+        self.ownership = ownership
+        self._access = access
+        service.queue.on_deletion(self._deleted)
 
-    def look_at(self, draft: Draft, photo: bytes, *, face: int | None = None) -> Draft:
-        """Find the face in a photo.
+    def given(self, draft: Draft, upload: Path | None, *, owner: str) -> Draft:
+        """A draft with the photo in a file that was given instead of the one before, which is deleted; None: no photo.
+
+        Raises:
+            UnreadableImage: it is somebody else's, or gone.
+        """
+        if upload != draft.upload:
+            self.release(draft)
+        if upload is None:
+            return Draft(kept=draft.kept)
+        return Draft(self.content(upload, owner=owner), upload, owner, kept=draft.kept)
+
+    def content(self, upload: Path, *, owner: str) -> bytes:
+        """Of a file that was given.
+
+        Raises:
+            UnreadableImage: it is somebody else's, or gone.
+        """
+        with suppress(OSError):
+            if self.ownership.may_read(upload, owner=owner):
+                return upload.read_bytes()
+        raise UnreadableImage("the file is not there any more; give it again")
+
+    def settings_in(self, upload: Path, *, owner: str) -> PortraitSettings:
+        """The record in a portrait that was given; the file is deleted.
+
+        Raises:
+            ConsistentIDError: there is none in it.
+        """
+        content = self.content(upload, owner=owner)
+        try:
+            checked_photo(content, max_pixels=self.service.config.max_pixels, name="the file")
+            return read_settings(upload)
+        finally:
+            self.release(Draft(upload=upload, owner=owner))
+
+    def release(self, draft: Draft) -> None:
+        """Delete a photo that is not wanted any more, unless somebody else gave it, too."""
+        if draft.upload is not None and self.ownership.drop(draft.upload, owner=draft.owner):
+            draft.upload.unlink(missing_ok=True)
+
+    def look_at(self, draft: Draft, *, face: int | None = None) -> Draft:
+        """Find the face in the photo.
 
         Raises:
             ConsistentIDError: there is none, or it is no photo.
         """
+        self._access.count(draft.owner)
         usual = self.service.generator.adapter.config.quirks.face
-        analysis = self.service.analyse(photo, face=usual if face is None else face)
-        return replace(draft, photo=photo, analysis=analysis, face=face)
+        analysis = self.service.analyse(draft.photo or b"", face=usual if face is None else face)
+        return replace(draft, analysis=analysis, face=face)
 
     def boxes(self, draft: Draft) -> list[tuple[float, float, float, float]]:
         """Of every face in the photo that can be chosen, the largest first."""
-        return [] if draft.analysis is None else self.service.faces(draft.analysis)
+        analyzer = self.service.generator.analyzer
+        boxes = [] if draft.analysis is None else self.service.faces(draft.analysis)
+        smallest = 0 if analyzer is None else analyzer.min_face
+        return [box for box in boxes if (box[2] - box[0] + box[3] - box[1]) / 2 >= smallest]
 
-    def submit(self, session: Session, draft: Draft, request: PortraitRequest) -> Session:
-        """Queue a request.
+    def submit(self, session: Session, draft: Draft, request: PortraitRequest, *, owner: str) -> Session:
+        """Queue a request; it is the owner's as if it had come over the API.
 
         Raises:
             ConsistentIDError: it is refused, or there is no photo yet.
         """
-        if draft.photo is None:
+        if draft.photo is None or draft.analysis is None:
             raise InvalidSettings("first give a photo in which a face looks at the camera")
+        self._access.count(owner)
         if draft.face is not None:
             request = request.model_copy(update={"face": draft.face})
-        job = self.service.queue.submit(request, [(PHOTO, draft.photo)], owner=session.name)
-        return replace(session, job=job.id)
+        job = self.service.queue.submit(request, [(PHOTO, draft.photo)], owner=owner)
+        return replace(session, owner=owner, job=job.id, jobs=(*session.jobs, job.id))
 
     def follow(self, session: Session) -> Iterator[Progress]:
         """Every change of the session's job until it ends."""
         if session.job is not None:
-            yield from self.service.queue.follow(session.job, owner=session.name)
+            yield from self.service.queue.follow(session.job, owner=session.owner)
 
     def cancel(self, session: Session) -> None:
         """Stop the session's job, when there is one."""
         if session.job is not None:
-            self.service.queue.cancel(session.job, owner=session.name)
+            self.service.queue.cancel(session.job, owner=session.owner)
 
     def finished(self, session: Session, *, reference: FaceAnalysis) -> Session:
         """Fetch the portraits of the session's job, which has ended, and put them into the history.
@@ -148,23 +216,27 @@ class Sessions:
         Raises:
             ConsistentIDError: it made none; the message says why.
         """
-        queue, folder = self.service.queue, self.folder / session.name
-        job = queue.get(session.job or "", owner=session.name)
+        queue = self.service.queue
+        job = queue.get(session.job or "", owner=session.owner)
         if job.state is not JobState.SUCCEEDED:
             raise NotFinished(job.error) if job.error else GenerationCancelled("cancelled; nothing was made")
         made = [index for index in range(job.images) if index not in job.withheld]
         if not made:
             raise InvalidSettings("the model's safety checker withheld every portrait; change the words or the number")
-        records = queue.records(job.id, owner=session.name)
+        folder = self.folder / session.name / job.id
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.ownership.add(folder, owner=session.owner)
+        records = queue.records(job.id, owner=session.owner)
         pictures, texts = [], []
         for index, record in zip(made, records, strict=True):
             stem = folder / f"portrait-{job.id[:8]}-seed-{job.request.seed + index}"
             pictures.append(stem.with_suffix(".png"))
-            write_bytes(pictures[-1], queue.image(job.id, index, owner=session.name))
+            write_bytes(pictures[-1], queue.image(job.id, index, owner=session.owner))
             texts.append(stem.with_suffix(".json"))
             write_text(texts[-1], record.model_dump_json(indent=2))
         entry = Entry(job.request, tuple(pictures), tuple(texts), reference)
-        return replace(session, job=None, entries=(entry, *session.entries)[:_HISTORY], shown=entry, picture=0)
+        entries = (entry, *(each for each in session.entries if each.is_kept))[:_HISTORY]
+        return replace(session, job=None, entries=entries, shown=entry, picture=0)
 
     def compared(self, session: Session) -> Likeness:
         """The chosen portrait beside its photo.
@@ -173,17 +245,24 @@ class Sessions:
             ConsistentIDError: nothing is shown, or they cannot be compared.
         """
         analyzer, entry = self.service.generator.analyzer, session.shown
-        if entry is None or analyzer is None:
+        if entry is None or not entry.is_kept or analyzer is None:
             raise InvalidSettings("make a portrait first; then it can be compared with the photo")
         content = entry.pictures[session.picture].read_bytes()
         return likeness_of(Image.open(BytesIO(content)).convert("RGB"), entry.reference, analyzer=analyzer)
 
-    def forget(self, session: Session, *, upload: Path | None = None) -> None:
-        """Delete everything of a session: jobs, portraits, and the photo that was uploaded."""
-        self.service.queue.delete_all(owner=session.name)
+    def forget(self, session: Session) -> None:
+        """Delete everything that a session made."""
+        for job in session.jobs:
+            with suppress(UnknownJob):  # deleted over the API, or its time was over
+                self.service.queue.delete(job, owner=session.owner)
+        self.service.forget()  # photos that were looked at, but not used
         shutil.rmtree(self.folder / session.name, ignore_errors=True)
-        if upload is not None:
-            upload.unlink(missing_ok=True)
+
+    def _deleted(self, jobs: Sequence[str]) -> None:
+        """Jobs were deleted, here or over the API, so what the page shows of them goes, too."""
+        for job in jobs:
+            for folder in self.folder.glob(f"*/{job}"):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def said(error: ConsistentIDError) -> str:
