@@ -17,7 +17,7 @@ from consistentid.generation.masks import MASK_NAMES
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.schedulers import scheduler_named
 from consistentid.generation.settings import TEXT_TO_IMAGE
-from consistentid.images import load_photo
+from consistentid.images import MAX_PIXELS, load_photo
 from consistentid.web.config import ServerConfig
 from consistentid.web.jobs import IMAGE, INTO, MASK_IMAGE, PHOTO, Photos, PortraitRequest
 
@@ -55,6 +55,10 @@ def checked_photo(content: bytes, *, max_pixels: int, name: str = PHOTO) -> Imag
         )
     if frames > 1:
         raise UnreadableImage(f"{name} is an animation of {frames} frames; send one of them")
+    return _decoded(content, max_pixels=max_pixels)
+
+
+def _decoded(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     with _decoding:
         return load_photo(content, max_pixels=max_pixels)
 
@@ -116,9 +120,9 @@ def _task(request: PortraitRequest, pictures: dict[str, bytes], photo: bytes) ->
     if mask is not None and mask not in MASK_NAMES:
         raise InvalidSettings(f"there is no mask {mask!r}; choose from {', '.join(MASK_NAMES)}, or send mask_image")
     if MASK_IMAGE in pictures:
-        inputs["mask_image"] = load_photo(pictures[MASK_IMAGE]).convert("L")
+        inputs["mask_image"] = _decoded(pictures[MASK_IMAGE]).convert("L")
     if IMAGE in pictures or (task != TEXT_TO_IMAGE and mask is None):  # with a named mask, the photo's own analysis
-        inputs["image"] = load_photo(pictures.get(IMAGE, photo))
+        inputs["image"] = _decoded(pictures.get(IMAGE, photo))
     return task, {name: value for name, value in inputs.items() if value is not None}
 
 

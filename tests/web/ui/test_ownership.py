@@ -64,6 +64,10 @@ def test_a_photo_is_read_by_whoever_gave_it(browse: Any, service: PortraitServic
     for client, status in ((bert, 404), (stranger, 401)):
         for odd in (path, path.replace("/me.jpg", "/../" + Path(path).parent.name + "/me.jpg"), f"/{path}"):
             assert client.get(f"/gradio_api/file={odd}").status_code == status
+        assert client.get(f"/gradio_api/file/{path}").status_code == status  # Gradio's older address of the same file
+    assert anna.get(f"/gradio_api/file={path}").headers["cache-control"] == "no-store"
+    for odd in (Path(path).parents[1], "%00", Path(path).parent):
+        assert anna.get(f"/gradio_api/file={odd}").status_code in (403, 404)
     database = service.config.store / "jobs.sqlite"
     assert anna.get(f"/gradio_api/file={database.resolve()}").status_code == 403
     assert anna.get("/gradio_api/file=http://127.0.0.1/x").status_code == 404  # the server fetches nothing for others
@@ -81,6 +85,10 @@ def test_a_session_is_of_whoever_began_it(browse: Any) -> None:
         assert client.post("/gradio_api/queue/join", json=event).status_code == status
         for address in ("queue/data?session_hash=abc", "heartbeat/abc", "deep_link?session_hash=abc"):
             assert client.get(f"/gradio_api/{address}").status_code == status
+    for address in ("call/x/abc", "stream/abc/1/2/playlist-file", "proxy=https://x.hf.space/", "file//etc/hostname"):
+        assert anna.get(f"/gradio_api/{address}").status_code == 404
+    assert anna.post("/gradio_api/queue/join", json={**event, "session_hash": "a" * 65}).status_code == 404
+    assert anna.post("/gradio_api/queue/join", content=b" " * 1_000_001).status_code == 413
     for address in ("config", "gradio_api/info", "gradio_api/startup-events", "gradio_api/queue/status"):
         assert stranger.get(f"/{address}").status_code == 401
 
@@ -94,11 +102,24 @@ def test_signing_in(browse: Any) -> None:
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     wrong = stranger.post("/sign-in", data={"key": "ann"})
     assert (wrong.status_code, "set-cookie" in wrong.headers) == (401, False)
+    elsewhere = stranger.post("/sign-in", data={"key": "bert"}, headers={"Sec-Fetch-Site": "cross-site"})
+    assert (elsewhere.status_code, "set-cookie" in elsewhere.headers) == (403, False)
     right = stranger.post("/sign-in", data={"key": "anna"})
     assert "HttpOnly" in right.headers["set-cookie"]
     assert "anna" not in right.headers["set-cookie"]
     assert stranger.get("/").status_code == 200
     assert browse().get("/config", headers={"cookie": "consistentid=guessed"}).status_code == 401
+
+
+def test_a_picture_of_the_page_outlives_an_equal_upload(tmp_path: Path) -> None:
+    preset = tmp_path / "abc" / "smiling.webp"
+    preset.parent.mkdir()
+    preset.touch()
+    ownership = Ownership(tmp_path)
+    ownership.publish()
+    ownership.add(preset, owner="anna")
+    assert not ownership.drop(preset, owner="anna")
+    assert ownership.may_read(preset, owner="bert")
 
 
 @pytest.mark.slow

@@ -7,12 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SESSIONS = 100_000  # that are remembered
+_MAX_NAME = 64  # characters of a session's name
+_MAX_EVENT = 1_000_000  # bytes of a body that is no upload; it is read whole before anything else looks at it
 _API = "gradio_api/"
+# What the page itself asks for. Gradio has more, some of which give files and sessions under other addresses.
+_ROUTES = {
+    "app_id", "cancel", "heartbeat", "info", "queue", "reset", "startup-events", "theme.css", "upload",
+    "upload_progress",
+}  # fmt: skip
 _OPEN = "v1/"  # has keys of its own
 
 
@@ -61,12 +69,13 @@ class Ownership:
             owners = self._files.get(self._name(path), set())
             was = owner in owners
             owners.discard(owner)
-            return was and not owners
+            return was and not owners and self._name(path) not in self._public
 
     def _name(self, path: str | Path) -> str:
         """Of the folder directly below the page's; empty for what is elsewhere."""
         resolved = Path(path).resolve()
-        return resolved.relative_to(self._folder).parts[0] if resolved.is_relative_to(self._folder / "") else ""
+        parts = resolved.relative_to(self._folder).parts if resolved.is_relative_to(self._folder) else ()
+        return parts[0] if parts else ""
 
 
 class Owned:
@@ -98,14 +107,16 @@ class Owned:
             return
         if path.startswith(_API):
             path = path.removeprefix(_API)
-            body = b"" if path.startswith("upload") else await request.body()
+            is_upload = path.startswith("upload")
+            body = b"" if is_upload else await _body(request)
+            if body is None:
+                await _answer(413, f"the body is larger than {_MAX_EVENT:,} bytes")(scope, receive, send)
+                return
             if not self._is_own(request, path, body, owner=owner):
                 await _answer(404, "there is nothing of yours here")(scope, receive, send)
                 return
-            if request.method == "POST" and path.startswith("upload"):
-                send = self._noting_uploads(send, owner=owner)
-            else:
-                receive = _replayed(body, receive)
+            send = self._noting_uploads(send, owner=owner) if is_upload and request.method == "POST" else _unkept(send)
+            receive = receive if is_upload else _replayed(body, receive)
         await self.app(scope, receive, send)
 
     def _stranger(self, request: Request) -> Response:
@@ -116,12 +127,14 @@ class Owned:
     def _is_own(self, request: Request, path: str, body: bytes, *, owner: str) -> bool:
         if path.startswith("file="):
             file = path.removeprefix("file=")
-            return "://" not in file and self._ownership.may_read(file, owner=owner)
+            return "://" not in file and "\0" not in file and self._ownership.may_read(file, owner=owner)
         route, _, rest = path.partition("/")
+        if route not in _ROUTES:
+            return False
         names = {request.query_params.get("session_hash"), _session_in(body)}
-        if route in {"heartbeat", "stream"}:
+        if route == "heartbeat":
             names.add(rest.partition("/")[0])
-        return all(self._ownership.has_session(name, owner=owner) for name in names if name)
+        return all(len(name) <= _MAX_NAME and self._ownership.has_session(name, owner=owner) for name in names if name)
 
     def _noting_uploads(self, send: Send, *, owner: str) -> Send:
         """Gradio answers with the places of the files."""
@@ -136,6 +149,27 @@ class Owned:
             await send(message)
 
         return noting
+
+
+async def _body(request: Request) -> bytes | None:
+    """Of an event; None when it is too large."""
+    body = bytearray()
+    async for part in request.stream():
+        body.extend(part)
+        if len(body) > _MAX_EVENT:
+            return None
+    return bytes(body)
+
+
+def _unkept(send: Send) -> Send:
+    """The browser keeps no copy: whoever uses it next may have another key."""
+
+    async def unkept(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+        await send(message)
+
+    return unkept
 
 
 def _session_in(body: bytes) -> str | None:

@@ -53,6 +53,8 @@ class SignIn:
         return _page("")
 
     async def _signed_in(self, request: Request) -> Response:
+        if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:  # with a key of its own
+            return _page("Open this page itself to sign in.", status=403)
         try:
             self._access.count(f"sign-in-{request.client.host if request.client else ''}")
             async with request.form(max_files=0, max_fields=1) as form:
