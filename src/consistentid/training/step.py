@@ -101,7 +101,7 @@ class TrainingModels:
 
 
 def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config: StepConfig) -> Losses:
-    """Noise loss and eq. 1 on the samples that show their own reference; all follow prior and recogniser."""
+    """Noise loss and eq. 1 on the samples that show their own reference; prior and recogniser see strangers, too."""
     own, twins = ~batch.stranger, batch.twins
     timesteps, kept = draws.timesteps[twins], draws.kept.of(batch)
     noisy, target = noised(models.scheduler, batch.latents, timesteps, draws.noise[twins])

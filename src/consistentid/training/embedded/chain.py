@@ -190,7 +190,7 @@ class Chain:
         appearance = any(stage.appearance for stage in self.config.diffusion.values())
         return fit_prior(*self.sampler_parts, appearance=appearance)
 
-    @property
+    @cached_property
     def _recognition(self) -> Recognition:
         """Stage 1 and the recogniser as judges of the next stages."""
         landmarks = target_landmarks(self.training_records)
