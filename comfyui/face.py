@@ -12,10 +12,10 @@ from consistentid.faces.analysis import ORDERS, FaceAnalysis
 from consistentid.faces.overlay import draw_analysis
 from consistentid.generation.analyses import AnalysedPhoto
 from consistentid.generation.donors import Donors, gather
-from consistentid.generation.fingerprint import photo_sha256
 from consistentid.generation.settings import GenerationSettings
 from consistentid.identity.conditioner import Face
 from consistentid.identity.control import PARTS
+from consistentid.images import pixels_sha256
 
 from .sockets import CATEGORY, FACE, LOADED, Loaded
 
@@ -138,4 +138,4 @@ class MixFaces:
 def _analysed(face: Any) -> AnalysedPhoto:
     if not isinstance(face, FaceAnalysis):
         raise InvalidSettings("a mixed face cannot be mixed again; connect all faces to one Mix Faces")
-    return AnalysedPhoto(face, None, photo_sha256(face.photo))
+    return AnalysedPhoto(face, None, pixels_sha256(face.photo))

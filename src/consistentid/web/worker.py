@@ -176,6 +176,10 @@ class Worker:
                 cancel=lambda: self._abort.is_set() or not any(task.is_held for task in tasks),
                 callback=lambda report: self._report(run, report),
             )
+            places = [task.place for task, _ in run]
+            made = [
+                one if place is None else place.laid_back(one) for one, place in zip(portraits, places, strict=True)
+            ]
         except GenerationCancelled:
             return
         except Exception as error:  # out of memory, above all
@@ -191,8 +195,8 @@ class Worker:
             )
             return
         self.metrics.run(images=len(run), seconds=time.perf_counter() - begun)
-        for (task, shot), portrait in zip(run, portraits, strict=True):
-            task.portraits[shot.index] = portrait if task.place is None else task.place.laid_back(portrait)
+        for (task, shot), portrait in zip(run, made, strict=True):
+            task.portraits[shot.index] = portrait
         for task in tasks:
             task.step += run[0][1].prepared.settings.steps or 0
             if task.is_held and len(task.portraits) == len(task.shots):
