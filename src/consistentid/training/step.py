@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from consistentid.dataset.samples import Batch
+from consistentid.dataset.samples import Batch, Told
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.attention_maps import AttentionRecorder
@@ -34,7 +34,7 @@ from consistentid.training.teacher import Teacher
 
 _FACE = REGION_NAMES.index("face")
 _DETAILS = [REGION_NAMES.index(name) for name in ("eyes", "nose", "mouth")]
-_SEEN = 0.98  # share of the noise schedule from which on the noisy latents show nothing
+_VISIBLE = 0.98  # share of the noise schedule from which on the noisy latents show nothing
 
 
 class StepConfig(ConditionDropout):
@@ -119,49 +119,46 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
     parts: dict[str, Tensor] = {}
     if batch.told is not None and kept.fused:
         clean = clean_latents(models.scheduler, prediction, noisy, timesteps)
-        parts = _taught(models, batch, kept, clean, noisy, timesteps, config=config)
-        parts |= _recognised(models, batch, kept, clean, timesteps, draws, config=config)
+        seen = _Seen(batch, batch.told, kept, clean, noisy, timesteps)
+        parts = _taught(models, seen, config=config) | _recognised(models, seen, draws.jitter, config=config)
         total = total + sum(getattr(config, f"{name}_weight") * loss for name, loss in parts.items())
     return Losses(total, noise, localisation, **parts)
 
 
-def _taught(
-    models: TrainingModels,
-    batch: Batch,
-    kept: Kept,
-    clean: Float[Tensor, "b c h w"],
-    noisy: Float[Tensor, "b c h w"],
-    timesteps: Int[Tensor, " b"],
-    *,
-    config: StepConfig,
-) -> dict[str, Tensor]:
-    """What the identity prior says of predicted clean latents."""
-    if models.prior is None or batch.told is None or not config.is_taught:
+@dataclass(frozen=True)
+class _Seen:
+    """What prior and recogniser see of a step: predicted clean latents, of which noisy ones, and what was told."""
+
+    batch: Batch
+    told: Told
+    kept: Kept
+    clean: Float[Tensor, "b c h w"]
+    noisy: Float[Tensor, "b c h w"]
+    timesteps: Int[Tensor, " b"]
+
+
+def _taught(models: TrainingModels, seen: _Seen, *, config: StepConfig) -> dict[str, Tensor]:
+    """What the identity prior says."""
+    if models.prior is None or not config.is_taught:
         return {}
-    own, twins = ~batch.stranger, batch.twins
-    teacher = Teacher(models.prior, models.scheduler, clean, noisy, timesteps, kept.told(batch.told))
-    told, followed = kept.somebody, torch.where(own, config.prior_from, config.stranger_from)
-    follows = told & (timesteps >= followed * models.scheduler.config.num_train_timesteps)
-    contrasts = told & told[twins] & batch.stranger
+    stranger, twins, somebody = seen.batch.stranger, seen.batch.twins, seen.kept.somebody
+    told = seen.kept.told(seen.told)
+    teacher = Teacher(models.prior, models.scheduler, seen.clean, seen.noisy, seen.timesteps, told)
+    least = torch.where(stranger, config.stranger_from, config.prior_from)
+    follows = somebody & (seen.timesteps >= least * models.scheduler.config.num_train_timesteps)
+    contrasts = somebody & somebody[twins] & stranger
     return {"prior": teacher.follow(follows), "contrast": teacher.contrast(contrasts, twins)}
 
 
 def _recognised(
-    models: TrainingModels,
-    batch: Batch,
-    kept: Kept,
-    clean: Float[Tensor, "b c h w"],
-    timesteps: Int[Tensor, " b"],
-    draws: Draws,
-    *,
-    config: StepConfig,
+    models: TrainingModels, seen: _Seen, jitter: Float[Tensor, "b 3"], *, config: StepConfig
 ) -> dict[str, Tensor]:
-    """What the recogniser says of them, where something can be seen and is not the face of a stranger's target."""
-    if models.recognition is None or batch.told is None or not config.identity_weight:
+    """What the recogniser says, where something can be seen and is not the face of a stranger's target."""
+    if models.recognition is None or not config.identity_weight:
         return {}
-    share = timesteps / models.scheduler.config.num_train_timesteps
-    rows = kept.identity & (share < _SEEN) & (~batch.stranger | (share >= config.stranger_from))
-    return {"identity": models.recognition.distance(clean[rows], batch.told.identity[rows], draws.jitter[rows])}
+    share = seen.timesteps / models.scheduler.config.num_train_timesteps
+    rows = seen.kept.identity & (share < _VISIBLE) & (~seen.batch.stranger | (share >= config.stranger_from))
+    return {"identity": models.recognition.distance(seen.clean[rows], seen.told.identity[rows], jitter[rows])}
 
 
 def predict(
