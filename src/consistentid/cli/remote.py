@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ def make_there(
     from tqdm import tqdm
 
     from consistentid.generation.places import with_masks
-    from consistentid.generation.portrait import write_bytes
     from consistentid.web.client import Client
 
     paths = output_paths(out, count=settings.num_images)
@@ -45,19 +45,10 @@ def make_there(
         raise InvalidSettings(f"{paths[0].name}: a server gives PNG files; choose a name that ends in .png")
     task, pictures = _task(work)
     photos = {**vars(others), **pictures, "into": into}
-    for each in (
-        photo,
-        *others.parts.values(),
-        *others.same,
-        *others.beside,
-        others.blend_with,
-        *pictures.values(),
-        into,
-    ):
-        if each is not None and not each.is_file():
-            raise UnreadableImage(f"{each} does not exist; check the path")
+    _check_there(
+        [photo, *others.parts.values(), *others.same, *others.beside, others.blend_with, *pictures.values(), into]
+    )
     settings = settings.model_copy(update={"places": with_masks(settings.places)}) if settings.places else settings
-    withheld = 0
     with Client(server, api_key=os.environ.get(KEY_VARIABLE)) as client:
         job = client.submit(photo, prompt, settings=settings, **photos, **task)
         try:
@@ -68,14 +59,26 @@ def make_there(
             images = client.images(client.wait(job.id))
         finally:
             client.delete(job.id)
+    return _write(paths, images)
+
+
+def _check_there(files: Iterable[Path | None]) -> None:
+    for each in files:
+        if each is not None and not each.is_file():
+            raise UnreadableImage(f"{each} does not exist; check the path")
+
+
+def _write(paths: Sequence[Path], images: Sequence[bytes | None]) -> int:
+    """Write what was not withheld; 1 when something was."""
+    from consistentid.generation.portrait import write_bytes
+
     for path, content in zip(paths, images, strict=True):
         if content is None:
-            withheld += 1
             sys.stderr.write(f"consistentid: {path.name} was withheld by the safety checker; try another seed\n")
         else:
             write_bytes(path, content)
             print(path)
-    return 1 if withheld else 0
+    return int(None in images)
 
 
 def _task(work: TaskInputs) -> tuple[dict[str, Any], dict[str, Path]]:
