@@ -24,7 +24,8 @@ from consistentid.identity.attention_maps import AttentionRecorder, cross_attent
 from consistentid.identity.config import AdapterConfig, Quirks
 from consistentid.training.adapter.base import EMBEDDED, BaseModel, load_base, starting_adapter
 from consistentid.training.share import Share
-from consistentid.training.step import StepConfig, TrainingModels, draw_step, training_step
+from consistentid.training.step import TrainingModels, draw_step, training_step
+from consistentid.training.step_config import StepConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 _KEEP = {"drop_all": 0, "drop_text": 0, "drop_identity": 0, "drop_regions": 0, "drop_region": 0}

@@ -20,7 +20,7 @@ from consistentid.training.adapter.validation import attention_inside
 from consistentid.training.conditions import Kept
 from consistentid.training.run import load_config, run
 from consistentid.training.share import Share
-from consistentid.training.step import draw_step, localisation_of, predict, training_step
+from consistentid.training.step import attention_losses, draw_step, predict, training_step
 
 _DROPS = ("drop_all", "drop_text", "drop_identity", "drop_regions", "drop_region")
 Settings = dict[str, Any]
@@ -178,7 +178,7 @@ def test_attention_inside_a_region_equals_brute_force(settings: Settings) -> Non
             ]
             layers.append(torch.stack(shares).mean())
         assert torch.allclose(found, torch.stack(layers).mean(), atol=1e-6)
-        assert -1 < float(localisation_of(recorder, batch, kept.regions)) < 1
+        assert -1 < float(attention_losses(recorder, batch, kept.regions)["localisation"]) < 1
 
 
 def test_an_accumulated_batch_equals_a_whole_one(settings: Settings, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from transformers import CLIPTokenizer
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.embedded.composites import with_composites
 from consistentid.training.embedded.diffusion import facial_prompt_tokenizer
+from consistentid.training.embedded.looks import RegionLooks
 from consistentid.training.embedded.prior import fit_prior
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.store import EXPRESSIONS, GENDERS, References, Targets
@@ -114,6 +115,25 @@ def test_without_composites_only_plain_targets_are_drawn(sampler: StoreSampler) 
     batch = replace(sampler, composites=0.0).draw(12, torch.Generator().manual_seed(0))
     plain = sampler.latents[:, : sampler.targets.plain].flatten(0, 1)
     assert all(any(torch.equal(one, other) for other in plain) for one in batch.latents)
+
+
+def test_regions_are_to_look_as_their_owners(sampler: StoreSampler) -> None:
+    shape = (_PHOTOS, 2, len(REGION_NAMES))
+    embeddings = torch.arange(_PHOTOS * 2).view(_PHOTOS, 2, 1, 1).expand(*shape, 3)  # says whose, and which side
+    looks = RegionLooks(embeddings, torch.ones(*shape, 4), torch.ones(shape, dtype=torch.bool))
+    batch = replace(sampler, looks=looks, strangers=0.5, mixed=1.0).draw(24, torch.Generator().manual_seed(0))
+    people = {tuple(row.tolist()): index for index, row in enumerate(sampler.references.identity[:, 0])}
+    mouth, mixed = REGION_NAMES.index("mouth"), batch.told.mixed
+    for row in range(24):
+        for region in range(len(REGION_NAMES)):
+            owner = people.get(tuple(batch.told.regions[row, region].tolist()))
+            if owner is None:  # a blend of two people looks like nobody
+                assert not batch.looks.known[row, region]
+            else:
+                assert int(batch.looks.embeddings[row, region, 0]) // 2 == owner
+    assert mixed[batch.stranger].any()
+    assert not batch.looks.known[:, mouth].all()
+    assert batch.looks.known[~batch.stranger][:, mouth].any()
 
 
 @pytest.mark.slow

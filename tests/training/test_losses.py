@@ -1,10 +1,11 @@
 """Eq. 1 against the release's numbers and a brute-force version; the noise loss and its weights."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from consistentid.training.losses import localisation_loss, min_snr_weights, noise_losses, signal_to_noise
+from consistentid.training.losses import localisation_loss, min_snr_weights, noise_losses, share_loss, signal_to_noise
 
 
 def test_localisation_loss_equals_brute_force() -> None:
@@ -37,6 +38,18 @@ def test_localisation_loss_falls_when_attention_moves_inside() -> None:
 def test_samples_without_regions_add_nothing() -> None:
     loss = localisation_loss(torch.rand(2, 2, 16, 5), torch.rand(2, 5, 16), torch.zeros(2, 5, dtype=torch.bool))
     assert not loss.any()
+
+
+def test_a_token_is_to_get_its_share_of_the_attention_in_its_region() -> None:
+    masks = torch.zeros(1, 2, 16)
+    masks[:, 0, :4], masks[:, 1, 8:] = 1, 1
+    maps = torch.zeros(1, 1, 16, 2)
+    maps[:, :, :4, 0], maps[:, :, 8:, 1] = 0.5, 0.01
+    both, first = torch.tensor([[True, True]]), torch.tensor([[True, False]])
+    assert float(share_loss(maps, masks, first)) == 0
+    assert float(share_loss(maps, masks, both)) == pytest.approx(np.log(40) / 2, rel=1e-4)
+    assert not localisation_loss(maps, masks, both).allclose(localisation_loss(maps * 0, masks, both))
+    assert not share_loss(maps, masks, ~(both | first)).any()
 
 
 def test_noise_loss_looks_at_the_mask_only() -> None:

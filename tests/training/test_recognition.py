@@ -16,7 +16,8 @@ from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.images import load_photo
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.recognition import Recognition
-from consistentid.training.step import StepConfig, TrainingModels, draw_step, training_step
+from consistentid.training.step import TrainingModels, draw_step, training_step
+from consistentid.training.step_config import StepConfig
 
 _SIZE = 128
 _KEEP_ALL = {"drop_all": 0, "drop_text": 0, "drop_identity": 0, "drop_regions": 0, "drop_region": 0}
@@ -45,7 +46,7 @@ def recognition(faces: list[tuple[np.ndarray, DetectedFace]]) -> Recognition:
     points = [Square.on_face(face.landmarks).points(face.landmarks, _SIZE) for _, face in faces]
     return Recognition(
         autoencoder.eval().requires_grad_(False),
-        DlibImageEncoder().network,
+        DlibImageEncoder(),
         torch.from_numpy(np.mean(points, 0)).float(),
     )
 
@@ -54,10 +55,11 @@ def test_it_tells_who_is_seen(
     faces: list[tuple[np.ndarray, DetectedFace]], latents: torch.Tensor, recognition: Recognition
 ) -> None:
     people = torch.from_numpy(np.stack([face.identity_embedding for _, face in faces])).float()
+    pictures = recognition.pictures(latents)
     for jitter in (torch.zeros(2, 3), torch.ones(2, 3)):
-        own = recognition.distance(latents, people, jitter)
+        own = recognition.distance(pictures, people, jitter)
         assert float(own) < 0.25
-        assert float(recognition.distance(latents, people.flip(0), jitter)) > float(own) + 0.2
+        assert float(recognition.distance(pictures, people.flip(0), jitter)) > float(own) + 0.2
 
 
 def test_latents_follow_it(
@@ -67,7 +69,7 @@ def test_latents_follow_it(
     changed = latents[:1].clone().requires_grad_()
     distances = []
     for _ in range(3):
-        distance = recognition.distance(changed, other, torch.zeros(1, 3))
+        distance = recognition.distance(recognition.pictures(changed), other, torch.zeros(1, 3))
         (gradient,) = torch.autograd.grad(distance, changed)
         changed = (changed - 0.1 * gradient.sign()).detach().requires_grad_()
         distances.append(float(distance.detach()))
@@ -76,7 +78,7 @@ def test_latents_follow_it(
 
 def test_nobody_is_at_no_distance(recognition: Recognition) -> None:
     none = torch.zeros(0, 8, 16, 16, requires_grad=True)
-    distance = recognition.distance(none, torch.zeros(0, 128), torch.zeros(0, 3))
+    distance = recognition.distance(recognition.pictures(none), torch.zeros(0, 128), torch.zeros(0, 3))
     distance.backward()
     assert float(distance.detach()) == 0
 

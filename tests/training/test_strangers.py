@@ -12,7 +12,8 @@ from consistentid.training.embedded.sampler import StoreSampler, _imagined
 from consistentid.training.embedded.store import GENDERS, MIXED_REGIONS
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.losses import Losses
-from consistentid.training.step import StepConfig, TrainingModels, draw_step, spread, training_step
+from consistentid.training.step import TrainingModels, draw_step, spread, training_step
+from consistentid.training.step_config import StepConfig
 
 _BATCH = 4
 _KEEP_ALL = {"drop_all": 0, "drop_text": 0, "drop_identity": 0, "drop_regions": 0, "drop_region": 0}

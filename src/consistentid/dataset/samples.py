@@ -42,10 +42,31 @@ class Told(Rows):
     appearance: Float[Tensor, "b n k"] | None = None
     appears: Bool[Tensor, "b n"] | None = None
 
+    @property
+    def mixed(self) -> Bool[Tensor, "b n"]:
+        """Which regions are somebody else's."""
+        differs: Tensor = self.regions != self.identity[:, None]
+        return differs.any(2)
+
     @classmethod
     def of_people(cls, identity: Float[Tensor, "b d"], words: Int[Tensor, "b a"], *, regions: int) -> Self:
         """All regions are the person's own."""
         return cls(identity, words, identity[:, None].expand(-1, regions, -1))
+
+
+@dataclass(frozen=True)
+class Looks(Rows):
+    """How the regions to draw look to FGIS's embedder.
+
+    Attributes:
+        embeddings: of each region and what is around it.
+        boxes: around it, see `face_chips.region_box`.
+        known: whether it is to look so.
+    """
+
+    embeddings: Float[Tensor, "b n k"]
+    boxes: Float[Tensor, "b n 4"]
+    known: Bool[Tensor, "b n"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,7 @@ class Batch(Rows):
         stranger: whether the reference shows somebody else than the latents; these only follow the identity prior.
             The first of them has the latents of the first sample that is no stranger, and so on.
         told: of the person to draw, for the identity prior; None: there is no prior.
+        looks: of the regions to draw, for the loss that compares them; None: there is none.
         sdxl: None for the other base models.
     """
 
@@ -92,6 +114,7 @@ class Batch(Rows):
     region_masks: Float[Tensor, "b n h w"]
     stranger: Bool[Tensor, " b"]
     told: Told | None = None
+    looks: Looks | None = None
     sdxl: Sdxl | None = None
 
     def __len__(self) -> int:

@@ -26,9 +26,9 @@ from consistentid.faces.regions import LEFT_BROW, REGION_NAMES, REGIONS, RIGHT_B
 FRAME_SIZE = 256  # px
 FRAME_ZOOM = 0.7  # of `crops.align_face`: with the ears
 CROP_SIZE = 150  # px
-_MARGIN = 1.1
+MARGIN = 1.1  # side of the square around a region / its longer side
 _SMALLEST = 12  # px of the mask; less is noise of the parser
-_LABELS = {region.name: region.labels for region in REGIONS} | {"face": (SKIN, LEFT_BROW, RIGHT_BROW)}
+REGION_LABELS = {region.name: region.labels for region in REGIONS} | {"face": (SKIN, LEFT_BROW, RIGHT_BROW)}
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ def region_crops(
     """
     face = align_face(Image.fromarray(photo), landmarks, FRAME_SIZE, zoom=FRAME_ZOOM)
     labels = align_face(Image.fromarray(label_map), landmarks, FRAME_SIZE, zoom=FRAME_ZOOM, nearest=True)
-    masks = {name: np.isin(np.asarray(labels), numbers) for name, numbers in _LABELS.items()}
+    masks = {name: np.isin(np.asarray(labels), numbers) for name, numbers in REGION_LABELS.items()}
     return {name: _crop(np.asarray(face), mask) for name, mask in masks.items() if mask.sum() >= _SMALLEST}
 
 
 def _crop(face: UInt8[np.ndarray, "s s 3"], mask: Bool[np.ndarray, "s s"]) -> Image.Image:
     rows, columns = np.nonzero(mask)
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    side = _MARGIN * max(bottom - top, right - left)
+    side = MARGIN * max(bottom - top, right - left)
     square = Square((left + right - side) / 2, (top + bottom - side) / 2, side)
     visible = np.pad(np.where(mask[..., None], face, 0), ((1, 1), (1, 1), (0, 0)))  # black also past the border
     return crop_square(Image.fromarray(visible), Square(square.left + 1, square.top + 1, side), CROP_SIZE)

@@ -48,6 +48,10 @@ class DlibImageEncoder:
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "b 3 150 150"]) -> Float[Tensor, "b 64 448"]:
         """Hidden states of a batch."""
+        return self.hidden_states(pixels)
+
+    def hidden_states(self, pixels: Float[Tensor, "b 3 150 150"]) -> Float[Tensor, "b 64 448"]:
+        """The same with gradients."""
         maps = self.network.features(pixels.to(self.device), last=_LEVELS[-1])
         grids = [self._to_grid(maps[level]) for level in _LEVELS]
         return torch.cat(grids, dim=1).flatten(2).transpose(1, 2)

@@ -1,6 +1,8 @@
 """What the U-Net is told of each sample: conditions are dropped, so that it learns to do without each."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -109,6 +111,7 @@ class Draws:
         kept: conditions.
         everywhere: whether the noise loss looks at the whole picture, not at the person alone.
         jitter: standard normal; of the chips that the recogniser sees.
+        region: uniform in 0..1; the largest of those that may be chosen is the region that is compared.
     """
 
     noise: Float[Tensor, "b c h w"]
@@ -116,14 +119,15 @@ class Draws:
     kept: Kept
     everywhere: Bool[Tensor, " b"]
     jitter: Float[Tensor, "b 3"]
+    region: Float[Tensor, "b n"]
 
     def rows(self, chosen: slice) -> "Draws":
         """The chosen samples."""
-        parts = (self.noise, self.timesteps, self.everywhere, self.jitter)
-        noise, timesteps, everywhere, jitter = (part[chosen] for part in parts)
-        return Draws(noise, timesteps, self.kept.rows(chosen), everywhere, jitter)
+        return self._map(lambda part: part.rows(chosen) if isinstance(part, Kept) else part[chosen])
 
     def to(self, device: torch.device | str) -> "Draws":
         """On another device."""
-        parts = (self.noise, self.timesteps, self.kept, self.everywhere, self.jitter)
-        return Draws(*(part.to(device) for part in parts))  # type: ignore[arg-type]
+        return self._map(lambda part: part.to(device))
+
+    def _map(self, change: Callable[[Any], Any]) -> "Draws":
+        return Draws(*(change(getattr(self, field.name)) for field in fields(self)))

@@ -1,19 +1,21 @@
-"""Faces cut out of batches of images with gradients, as dlib's recogniser wants them."""
+"""Faces and their regions cut out of batches of images with gradients, as dlib's recogniser wants them."""
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from consistentid.evaluation.fgis import FRAME_ZOOM, MARGIN
 from consistentid.faces.crops import alignment
 from consistentid.faces.dlib_resnet import CHIP_SIZE
 
 _ZOOM, _SHIFT = 0.04, 0.015  # standard deviations
+_BAND = 1.2  # what is visible of a region's surroundings, of its box
 
 
 def aligned_chips(
-    images: Float[Tensor, "b c s s"], landmarks: Float[Tensor, "b 5 2"], jitter: Float[Tensor, "b 3"]
+    images: Float[Tensor, "b c s s"], landmarks: Float[Tensor, "5 2"], jitter: Float[Tensor, "b 3"]
 ) -> Float[Tensor, "b c 150 150"]:
     """Upright faces of one size, with a little zoom and shift.
 
@@ -24,11 +26,54 @@ def aligned_chips(
         landmarks: in their pixels.
         jitter: standard normal numbers: zoom, and shift to the right and downwards.
     """
-    size = images.shape[-1]
-    matrices = np.stack([alignment(points, 2) for points in landmarks.cpu().numpy()])  # aligned coordinates 0..2
-    theta = torch.from_numpy(matrices).float().to(images.device) * (2 / size)
-    theta[:, :, 2] += theta[:, :, :2].sum(-1) - 1  # from -1..1 on both sides
-    theta[:, :, :2] *= 1 + _ZOOM * jitter[:, :1, None]
-    theta[:, :, 2] += _SHIFT * jitter[:, 1:]
+    return _sampled(images, _jittered(_frame(landmarks, images, zoom=1.0), jitter))
+
+
+def region_chips(
+    images: Float[Tensor, "b c s s"],
+    landmarks: Float[Tensor, "5 2"],
+    boxes: Float[Tensor, "b 4"],
+    jitter: Float[Tensor, "b 3"],
+) -> Float[Tensor, "b c 150 150"]:
+    """One region of each face, cut out as `fgis.region_crops` does, but black outside its box, not outside its mask.
+
+    The mask would say how the region is shaped; of a predicted picture there is none.
+
+    Args:
+        images: square.
+        landmarks: in their pixels.
+        boxes: see `region_box`.
+        jitter: as for `aligned_chips`.
+    """
+    middle, extent = boxes[:, :2, None], boxes[:, 2:]
+    side = extent.amax(1)[:, None, None]
+    frame = _frame(landmarks, images, zoom=FRAME_ZOOM)
+    theta = torch.cat([frame[:, :, :2] * side, frame[:, :, :2] @ middle + frame[:, :, 2:]], 2)
+    along = torch.linspace(-1, 1, CHIP_SIZE, device=images.device).abs()
+    visible = along <= (_BAND * extent / side[:, 0])[..., None]  # across and down
+    return _sampled(images, _jittered(theta, jitter)) * (visible[:, 1, :, None] & visible[:, 0, None])[:, None]
+
+
+def region_box(mask: Bool[np.ndarray, "p p"]) -> Float[np.ndarray, " 4"]:
+    """Middle (across, down) and extents of the box of a region in the frame of FGIS, which goes from -1 to 1."""
+    rows, columns = np.nonzero(mask)
+    low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()]) + 1
+    return np.concatenate([(low + high) / len(mask) - 1, MARGIN * (high - low) / len(mask)])
+
+
+def _frame(landmarks: Float[Tensor, "5 2"], images: Float[Tensor, "b c s s"], *, zoom: float) -> Float[Tensor, "b 2 3"]:
+    """Places in the upright face -> places in the images, both -1..1."""
+    theta = torch.from_numpy(alignment(landmarks.cpu().numpy(), 2, zoom=zoom)).float()  # aligned coordinates 0..2
+    theta = theta.to(images.device) * (2 / images.shape[-1])
+    theta[:, 2] += theta[:, :2].sum(1) - 1
+    return theta.repeat(len(images), 1, 1)
+
+
+def _jittered(theta: Float[Tensor, "b 2 3"], jitter: Float[Tensor, "b 3"]) -> Float[Tensor, "b 2 3"]:
+    zoomed = theta[:, :, :2] * (1 + _ZOOM * jitter[:, :1, None])
+    return torch.cat([zoomed, theta[:, :, 2:] + _SHIFT * jitter[:, 1:, None]], dim=2)
+
+
+def _sampled(images: Float[Tensor, "b c h w"], theta: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b c 150 150"]:
     grid = F.affine_grid(theta, [*images.shape[:2], CHIP_SIZE, CHIP_SIZE], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

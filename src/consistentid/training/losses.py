@@ -9,6 +9,8 @@ from torch import Tensor
 from consistentid.identity.attention_maps import outside_less_inside
 
 LOCALISATION_WEIGHT = 0.01  # section 3.3 of arXiv:2404.16771
+_SHARE = 0.4  # of the attention in its region that a region's token shall have; the words around it keep the rest
+_LEAST = 1e-6
 
 
 class NoiseScheduler(Protocol):
@@ -29,9 +31,11 @@ class Losses:
     total: Tensor
     noise: Tensor
     localisation: Tensor | None = None
+    share: Tensor | None = None
     prior: Tensor | None = None
     contrast: Tensor | None = None
     identity: Tensor | None = None
+    regions: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
         """For the loop and its log: `loss` and the parts that exist."""
@@ -84,3 +88,21 @@ def localisation_loss(
     """
     per_region = outside_less_inside(maps, masks) * valid[:, None]
     return (per_region.sum(-1) / valid.sum(-1).clamp(min=1)[:, None]).mean(1)
+
+
+def share_loss(
+    maps: Float[Tensor, "b h q n"], masks: Float[Tensor, "b n q"], valid: Bool[Tensor, "b n"]
+) -> Float[Tensor, " b"]:
+    """How far each region's token is from getting its share of the attention in its region, of one layer.
+
+    Eq. 1 divides maps by their maximum: a token that gets a hundredth of the attention satisfies it as well as one that
+    gets half, but cannot say what its region looks like.
+
+    Args:
+        maps: see `localisation_loss`.
+        masks: region masks at the same resolution, 0..1.
+        valid: which regions exist.
+    """
+    inside = (maps.float().mean(1).transpose(1, 2) * masks).sum(2) / masks.sum(2).clamp(min=_LEAST)
+    missing = (_SHARE / inside.clamp(min=_LEAST)).log().clamp(min=0) * valid
+    return missing.sum(1) / valid.sum(1).clamp(min=1)

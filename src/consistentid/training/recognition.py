@@ -1,18 +1,23 @@
-"""Whom the recogniser sees in the portrait that the U-Net has in mind: an identity loss.
+"""Whom the recogniser sees in the portrait that the U-Net has in mind, and what its features say of each region.
 
 PuLID (arXiv:2404.16022) compares embeddings of portraits that were drawn in a few steps; here the predicted clean
 latents of the noise loss are decoded, which costs no step more.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from diffusers import AutoencoderTiny
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
-from consistentid.faces.dlib_resnet import DlibFaceResNet
-from consistentid.training.face_chips import aligned_chips
+from consistentid.dataset.samples import Looks
+from consistentid.faces.dlib_resnet import CHIP_SIZE
+from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.training.face_chips import aligned_chips, region_chips
+from consistentid.training.region_appearance import appearance_of
 
 
 @dataclass(frozen=True)
@@ -21,28 +26,71 @@ class Recognition:
 
     Attributes:
         autoencoder: decodes latents.
-        recogniser: embeds faces; what it says has gradients.
+        encoder: the recogniser; what it says has gradients.
         landmarks: where the face lies in every target, in pixels.
+        usual: mean embedding of each region over people; None: regions are not compared.
     """
 
     autoencoder: AutoencoderTiny
-    recogniser: DlibFaceResNet
+    encoder: DlibImageEncoder
     landmarks: Float[Tensor, "5 2"]
+    usual: Float[Tensor, "n k"] | None = None
+
+    def pictures(self, clean: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
+        """What predicted latents show, in 0..1 and a little beyond."""
+        if not len(clean):
+            return clean.sum() * clean.new_zeros(0, 3, 1, 1)
+        latents = clean.to(self.autoencoder.dtype) / self.autoencoder.config.scaling_factor
+        pictures: Tensor = self.autoencoder.decode(latents).sample.float() / 2 + 0.5
+        return pictures
 
     def distance(
-        self, clean: Float[Tensor, "b c h w"], identity: Float[Tensor, "b d"], jitter: Float[Tensor, "b 3"]
+        self, pictures: Float[Tensor, "b 3 s s"], identity: Float[Tensor, "b d"], jitter: Float[Tensor, "b 3"]
     ) -> Float[Tensor, ""]:
         """Mean squared distance of embeddings; two photos of one person differ by less than 0.36.
 
         Args:
-            clean: predicted latents, as the U-Net sees them.
+            pictures: predicted.
             identity: embeddings of whom they are to show; of nobody the distance is 0.
             jitter: see `aligned_chips`.
         """
-        if not len(clean):
-            return clean.sum()
-        latents = clean.to(self.autoencoder.dtype) / self.autoencoder.config.scaling_factor
-        images = self.autoencoder.decode(latents).sample.float() / 2 + 0.5
-        chips = aligned_chips(images, self.landmarks.expand(len(images), -1, -1), jitter).clamp(0, 1)
-        found = self.recogniser(chips.contiguous(memory_format=torch.channels_last))
+        if not len(pictures):
+            return pictures.sum()
+        found = self.encoder.network(_contiguous(aligned_chips(pictures, self.landmarks, jitter)))
         return (found.float() - identity).square().sum(1).mean()
+
+    def region_distance(
+        self,
+        pictures: Float[Tensor, "b 3 s s"],
+        looks: Looks,
+        regions: Int[Tensor, " b"],
+        jitter: Float[Tensor, "b 3"],
+    ) -> Float[Tensor, ""]:
+        """1 less the mean cosine of one region of each picture and how it is to look, both less the usual look.
+
+        Args:
+            pictures: predicted.
+            looks: of nobody the distance is 0.
+            regions: which of them is compared.
+            jitter: see `aligned_chips`.
+        """
+        if self.usual is None or not len(pictures):
+            return pictures.sum()
+        rows = torch.arange(len(regions), device=regions.device)
+        found, usual = self.region_embeddings(pictures, looks.boxes[rows, regions], jitter), self.usual[regions]
+        return 1 - F.cosine_similarity(found - usual, looks.embeddings[rows, regions] - usual).mean()
+
+    def region_embeddings(
+        self, pictures: Float[Tensor, "b 3 s s"], boxes: Float[Tensor, "b 4"], jitter: Float[Tensor, "b 3"]
+    ) -> Float[Tensor, "b k"]:
+        """What FGIS's embedder says of one region of each picture; see `region_chips`."""
+        chips = _contiguous(region_chips(pictures, self.landmarks, boxes, jitter))
+        return appearance_of(self.encoder.hidden_states(chips)) - self._black
+
+    @cached_property
+    def _black(self) -> Float[Tensor, "1 k"]:
+        return appearance_of(self.encoder.encode(torch.zeros(1, 3, CHIP_SIZE, CHIP_SIZE)))
+
+
+def _contiguous(chips: Float[Tensor, "b 3 150 150"]) -> Float[Tensor, "b 3 150 150"]:
+    return chips.clamp(0, 1).contiguous(memory_format=torch.channels_last)

@@ -2,77 +2,37 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from diffusers import UNet2DConditionModel
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from consistentid.dataset.samples import Batch, Told
+from consistentid.dataset.samples import Batch
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.attention_maps import AttentionRecorder
 from consistentid.identity.text import encode_stream
-from consistentid.training.conditions import ConditionDropout, Draws, Kept, keep
+from consistentid.training.conditions import Draws, Kept, keep
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.losses import (
-    LOCALISATION_WEIGHT,
     Losses,
     NoiseScheduler,
     clean_latents,
     localisation_loss,
     min_snr_weights,
     noise_losses,
+    share_loss,
     signal_to_noise,
 )
 from consistentid.training.recognition import Recognition
-from consistentid.training.teacher import Teacher
+from consistentid.training.step_config import StepConfig
+from consistentid.training.told_losses import Seen, recognised, taught
 
 _FACE = REGION_NAMES.index("face")
 _DETAILS = [REGION_NAMES.index(name) for name in ("eyes", "nose", "mouth")]
-_VISIBLE = 0.98  # share of the noise schedule from which on the noisy latents show nothing
-
-
-class StepConfig(ConditionDropout):
-    """How conditions are dropped (see `ConditionDropout`) and losses weighted.
-
-    Attributes:
-        foreground: the noise loss looks at the person only (the paper: 0.5).
-        face_weight: added to the noise loss's weight of 1 where the face is.
-        detail_weight: added likewise where eyes, nose or mouth are: a few pixels, and what people look at.
-        weighting: of the noise loss over timesteps. Min-SNR weights fall to nothing at high noise, where layout and
-            colours are decided: with velocity prediction, a model trained from scratch ignored its text (0.00001 of
-            0.193 when texts were exchanged, after 22,000 samples). Use it to fine-tune, not to start.
-        timestep_power: timesteps of the noise loss are u ** timestep_power of the schedule with u uniform; less than 1
-            prefers high noise, where the conditions decide most.
-        localisation_weight: of eq. 1; 0 leaves it out.
-        prior_weight: of following the identity prior; 0 leaves it out.
-        prior_from: least share of the noise schedule at which it is followed by samples that show their reference.
-        stranger_from: the same for strangers, whose noisy latents show somebody else when there is less noise.
-        contrast_weight: of what a stranger's reference and text must change in the prediction, at any noise.
-        identity_weight: of whom the recogniser sees in the predicted clean latents; 0 leaves it out.
-    """
-
-    foreground: float = Field(default=0.5, ge=0, le=1)
-    face_weight: float = Field(default=0.0, ge=0)
-    detail_weight: float = Field(default=0.0, ge=0)
-    weighting: Literal["plain", "min-snr"] = "plain"
-    timestep_power: float = Field(default=1.0, gt=0, le=1)
-    localisation_weight: float = Field(default=LOCALISATION_WEIGHT, ge=0)
-    prior_weight: float = Field(default=0.0, ge=0)
-    prior_from: float = Field(default=0.5, ge=0, lt=1)
-    stranger_from: float = Field(default=0.9, ge=0, lt=1)
-    contrast_weight: float = Field(default=0.0, ge=0)
-    identity_weight: float = Field(default=0.0, ge=0)
-
-    @property
-    def is_taught(self) -> bool:
-        """Whether the identity prior has a say."""
-        return self.prior_weight + self.contrast_weight > 0
 
 
 @dataclass(frozen=True)
@@ -106,59 +66,22 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
     timesteps, kept = draws.timesteps[twins], draws.kept.of(batch)
     noisy, target = noised(models.scheduler, batch.latents, timesteps, draws.noise[twins])
     models.adapter.set_scale(kept.scale)
-    recorder = models.recorder if config.localisation_weight and kept.fused else None
+    recorder = models.recorder if config.looks_at_attention and kept.fused else None
     with recorder.recording() if recorder else nullcontext():
         prediction = predict(models, batch, kept, noisy, timesteps)
     weights = _noise_weights(models.scheduler, timesteps, config=config)
     squared = noise_losses(prediction, target, _mask(batch, draws.everywhere, config=config))
     noise = (weights * squared)[own].mean()
-    total, localisation = noise, None
-    if recorder:
-        localisation = localisation_of(recorder, batch, kept.regions & own[:, None])
-        total = total + config.localisation_weight * localisation
     parts: dict[str, Tensor] = {}
+    if recorder:
+        parts |= attention_losses(recorder, batch, kept.regions & own[:, None])
     if batch.told is not None and kept.fused:
         clean = clean_latents(models.scheduler, prediction, noisy, timesteps)
-        seen = _Seen(batch, batch.told, kept, clean, noisy, timesteps)
-        parts = _taught(models, seen, config=config) | _recognised(models, seen, draws.jitter, config=config)
-        total = total + sum(getattr(config, f"{name}_weight") * loss for name, loss in parts.items())
-    return Losses(total, noise, localisation, **parts)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What prior and recogniser see of a step: predicted clean latents, of which noisy ones, and what was told."""
-
-    batch: Batch
-    told: Told
-    kept: Kept
-    clean: Float[Tensor, "b c h w"]
-    noisy: Float[Tensor, "b c h w"]
-    timesteps: Int[Tensor, " b"]
-
-
-def _taught(models: TrainingModels, seen: _Seen, *, config: StepConfig) -> dict[str, Tensor]:
-    """What the identity prior says."""
-    if models.prior is None or not config.is_taught:
-        return {}
-    stranger, twins, somebody = seen.batch.stranger, seen.batch.twins, seen.kept.somebody
-    told = seen.kept.told(seen.told)
-    teacher = Teacher(models.prior, models.scheduler, seen.clean, seen.noisy, seen.timesteps, told)
-    least = torch.where(stranger, config.stranger_from, config.prior_from)
-    follows = somebody & (seen.timesteps >= least * models.scheduler.config.num_train_timesteps)
-    contrasts = somebody & somebody[twins] & stranger
-    return {"prior": teacher.follow(follows), "contrast": teacher.contrast(contrasts, twins)}
-
-
-def _recognised(
-    models: TrainingModels, seen: _Seen, jitter: Float[Tensor, "b 3"], *, config: StepConfig
-) -> dict[str, Tensor]:
-    """What the recogniser says, where something can be seen and is not the face of a stranger's target."""
-    if models.recognition is None or not config.identity_weight:
-        return {}
-    share = seen.timesteps / models.scheduler.config.num_train_timesteps
-    rows = seen.kept.identity & (share < _VISIBLE) & (~seen.batch.stranger | (share >= config.stranger_from))
-    return {"identity": models.recognition.distance(seen.clean[rows], seen.told.identity[rows], jitter[rows])}
+        seen = Seen(batch, batch.told, kept, draws, clean, noisy, timesteps)
+        parts |= taught(seen, models.prior, models.scheduler, config=config)
+        parts |= recognised(seen, models.recognition, models.scheduler, config=config)
+    total = noise + sum(getattr(config, f"{name}_weight") * loss for name, loss in parts.items())
+    return Losses(total, noise, **parts)
 
 
 def predict(
@@ -232,7 +155,8 @@ def draw_step(
     noise = torch.randn(shape, generator=generator)
     kept = Kept.draw(shape[0], len(REGION_NAMES), generator, config=config)
     everywhere = keep(shape[0], config.foreground, generator)
-    return Draws(noise, timesteps, kept, everywhere, torch.randn(shape[0], 3, generator=generator))
+    jitter = torch.randn(shape[0], 3, generator=generator)
+    return Draws(noise, timesteps, kept, everywhere, jitter, torch.rand(kept.regions.shape, generator=generator))
 
 
 def spread(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:
@@ -253,18 +177,20 @@ def noised(
     return noisy, noise
 
 
-def localisation_of(recorder: AttentionRecorder, batch: Batch, valid: Bool[Tensor, "b n"]) -> Tensor:
-    """Eq. 1 of the recorded forward pass, mean over layers and over the samples that are no strangers.
+def attention_losses(
+    recorder: AttentionRecorder, batch: Batch, valid: Bool[Tensor, "b n"]
+) -> dict[str, Float[Tensor, ""]]:
+    """Eq. 1 and missing shares of attention in the recorded forward pass: means over layers and over no strangers.
 
     Regions that the target does not show are left out.
     """
     valid = valid & shown_regions(batch)
-    layers = [
-        localisation_loss(maps, map_masks(batch.region_masks, maps.shape[2]), valid)
-        for maps in recorder.maps(batch.positions)
-    ]
-    own: Tensor = ~batch.stranger
-    return (torch.stack(layers).mean(0) * own).sum() / own.sum().clamp(min=1)
+    layers = [(maps, map_masks(batch.region_masks, maps.shape[2]), valid) for maps in recorder.maps(batch.positions)]
+    own = ~batch.stranger
+    return {
+        name: (torch.stack([loss(*layer) for layer in layers]).mean(0) * own).sum() / own.sum().clamp(min=1)
+        for name, loss in (("localisation", localisation_loss), ("share", share_loss))
+    }
 
 
 def shown_regions(batch: Batch) -> Bool[Tensor, "b n"]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from consistentid.identity.config import AdapterConfig, Quirks
 from consistentid.training.loop_config import LoopConfig
-from consistentid.training.step import StepConfig
+from consistentid.training.step_config import StepConfig
 
 Group = Literal["facial_encoder", "projector", "kv", "lora"]
 

@@ -16,7 +16,8 @@ from consistentid.identity.image_encoder import ImageEncoder
 from consistentid.training.adapter.base import BaseModel
 from consistentid.training.adapter.sampler import Draft, Sampler
 from consistentid.training.share import Share
-from consistentid.training.step import StepConfig, TrainingModels, draw_step, training_step
+from consistentid.training.step import TrainingModels, draw_step, training_step
+from consistentid.training.step_config import StepConfig
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from consistentid.training.conditions import Draws, Kept
 from consistentid.training.losses import noise_losses
 from consistentid.training.step import (
     TrainingModels,
-    localisation_of,
+    attention_losses,
     map_masks,
     noised,
     predict,
@@ -58,8 +58,9 @@ class HeldOut:
         yes = torch.ones(len(batch), dtype=torch.bool)
         kept = Kept(yes, torch.ones(batch.valid.shape, dtype=torch.bool), yes, fused=True, scale=1.0)
         noise = torch.randn(batch.latents.shape, generator=generator)
-        timesteps, jitter = (spread(len(batch), generator) * steps).long(), torch.zeros(len(batch), 3)
-        return Draws(noise, timesteps, kept, yes, jitter).to(self.device)
+        timesteps = (spread(len(batch), generator) * steps).long()
+        jitter, region = torch.zeros(len(batch), 3), torch.zeros(batch.valid.shape)
+        return Draws(noise, timesteps, kept, yes, jitter, region).to(self.device)
 
     def _measured(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         models, kept = self.models, draws.kept.of(batch)
@@ -70,7 +71,7 @@ class HeldOut:
             prediction = predict(models, batch, kept, noisy, draws.timesteps)
         return {
             "held_out/noise": noise_losses(prediction, target, torch.ones_like(batch.foreground)).mean(),
-            "held_out/localisation": localisation_of(models.recorder, batch, kept.regions),
+            "held_out/localisation": attention_losses(models.recorder, batch, kept.regions)["localisation"],
             "held_out/attention_inside": attention_inside(models.recorder, batch, kept.regions),
         }
 

@@ -9,7 +9,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -47,6 +47,7 @@ from consistentid.training.embedded.diffusion import (
 from consistentid.training.embedded.export import export_model
 from consistentid.training.embedded.initialise import standardise_inputs
 from consistentid.training.embedded.latents import encode, latents_of
+from consistentid.training.embedded.looks import RegionLooks, looks_of
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
 from consistentid.training.embedded.prior import fit_prior
@@ -164,10 +165,7 @@ class Chain:
     @cached_property
     def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
         """Stage 3: targets, references and latents."""
-        sizes, records = self.config.store, self.training_records
-        made_of = sizes.model_dump_json() + self.dataset.manifest.fingerprint
-        folder = self.config.out / "store" / f"{zlib.crc32(made_of.encode()):08x}"  # other photos, other store
-        folder.mkdir(parents=True, exist_ok=True)
+        sizes, records, folder = self.config.store, self.training_records, self._store_folder
         starts = range(0, len(records), _CHUNK)
         chunks = [records.part(start, _CHUNK) for start in starts]
         with ProcessPoolExecutor(sizes.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -185,16 +183,31 @@ class Chain:
         return targets, references, latents_of(self.autoencoder, targets.images, folder=folder)
 
     @cached_property
+    def _store_folder(self) -> Path:
+        """Other photos, other store."""
+        made_of = self.config.store.model_dump_json() + self.dataset.manifest.fingerprint
+        folder = self.config.out / "store" / f"{zlib.crc32(made_of.encode()):08x}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @cached_property
     def prior(self) -> IdentityPrior:
         """What embeddings say about latents."""
         appearance = any(stage.appearance for stage in self.config.diffusion.values())
         return fit_prior(*self.sampler_parts, appearance=appearance)
 
     @cached_property
+    def looks(self) -> RegionLooks | None:
+        """How regions look, where a stage compares them."""
+        if not any(stage.step.regions_weight for stage in self.config.diffusion.values()):
+            return None
+        latents, judge = self.sampler_parts[2], self._recognition
+        return looks_of(self.training_records, latents, judge, folder=self._store_folder)
+
+    @cached_property
     def _recognition(self) -> Recognition:
         """Stage 1 and the recogniser as judges of the next stages."""
-        landmarks = target_landmarks(self.training_records)
-        return Recognition(self.autoencoder, self.encoder.network, landmarks)
+        return Recognition(self.autoencoder, self.encoder, target_landmarks(self.training_records))
 
     def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
         """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""
@@ -204,7 +217,8 @@ class Chain:
         finished = folder / "final"
         if not finished.is_dir():
             choose_trained(models, stage.train)
-            ready = with_losses(models, stage, prior=self.prior, recognition=self._recognition)
+            recognition = replace(self._recognition, usual=self.looks.usual) if self.looks else self._recognition
+            ready = with_losses(models, stage, prior=self.prior, recognition=recognition)
             if not self._train(ready, stage, folder):
                 return None
             save_modules(finished, trained_modules(models))
@@ -238,7 +252,7 @@ class Chain:
         load_modules(folder / "final", task.modules)
 
     def _train(self, models: TrainingModels, stage: DiffusionStage, folder: Path) -> bool:
-        shares = {name: getattr(stage, name) for name in ("contradict", "strangers", "composites")}
+        shares = {name: getattr(stage, name) for name in ("contradict", "strangers", "composites", "mixed")}
         sampler = self._sampler(**shares)
         validate = self._validation(models, folder) if self.portraits else None
         return self._fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
@@ -253,6 +267,7 @@ class Chain:
             references=references,
             persons=torch.tensor([names[person] for person in people]),
             tokenize=facial_prompt_tokenizer(self.tokenizer),
+            looks=self.looks,
             **shares,
         )
 

@@ -29,15 +29,17 @@ def with_composites(targets: Targets, *, variants: int, seed: int) -> Targets:
         seed: of the choice of photo, regions and variants.
     """
     made = [
-        [_composite(targets, photo, np.random.default_rng((seed, photo, added))) for added in range(variants)]
+        [_composite(targets, photo, added, seed) for added in range(variants)]
         for photo in range(len(targets.images) if variants else 0)
     ]
     return targets.joined(made) if made else targets
 
 
-def _composite(targets: Targets, photo: int, rng: np.random.Generator) -> Targets:
+def _composite(targets: Targets, photo: int, added: int, seed: int) -> Targets:
     """One of them, without the dimensions of photos and variants."""
-    variant, donor = int(rng.integers(targets.images.shape[1])), int(rng.integers(len(targets.images)))
+    rng = np.random.default_rng((seed, photo, added))
+    variant = 2 * int(rng.integers(targets.images.shape[1] // 2)) + added % 2
+    donor = int(rng.integers(len(targets.images)))
     host, other = targets.row(photo, variant), targets.row(donor, variant % 2)
     wanted = [region for region in _MIXED if host.regions[region].any() and other.regions[region].any()]
     chosen = [region for region in wanted if rng.random() < 0.5] or wanted[:1]

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from consistentid.training.loop_config import LoopConfig
-from consistentid.training.step import StepConfig
+from consistentid.training.step_config import StepConfig
 
 
 class AdapterSizes(BaseModel):
@@ -47,6 +47,7 @@ class DiffusionStage(BaseModel):
         train: parts whose weights change; `base` is the U-Net itself.
         contradict: see `StoreSampler.contradict`.
         composites: see `StoreSampler.composites`; needs `store.composite_variants`.
+        mixed: see `StoreSampler.mixed`.
         appearance: whether the identity prior also says what the images of regions show.
         strangers: see `StoreSampler.strangers`; without `step.prior_weight` and `step.contrast_weight` these
             samples teach nothing.
@@ -61,6 +62,7 @@ class DiffusionStage(BaseModel):
     contradict: float = Field(default=0.5, ge=0, le=1)
     strangers: float = Field(default=0.0, ge=0, le=0.5)
     composites: float = Field(default=0.0, ge=0, le=1)
+    mixed: float = Field(default=0.2, ge=0, le=1)
     appearance: bool = False
 
 

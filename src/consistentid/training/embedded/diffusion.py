@@ -129,6 +129,6 @@ def with_losses(
         for name in cross_attention_layers(models.unet, largest=LOCALISED_PIXELS)
         if name not in cross_attention_layers(models.unet, largest=min(LOCALISED_PIXELS, side) - 1)
     )
-    recorder = AttentionRecorder(models.unet, layers) if stage.step.localisation_weight else None
+    recorder = AttentionRecorder(models.unet, layers) if stage.step.looks_at_attention else None
     told = prior if stage.appearance else replace(prior, appearance=None)
     return replace(models, recorder=recorder, prior=told, recognition=recognition)

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from consistentid.dataset.samples import Batch, Told
+from consistentid.dataset.samples import Batch, Looks, Told
 from consistentid.dataset.wording import Attributes, random_prompt
 from consistentid.faces.regions import REGION_NAMES
+from consistentid.training.embedded.looks import RegionLooks
 from consistentid.training.embedded.store import (
     BACKGROUNDS,
     EXPRESSIONS,
@@ -37,6 +38,7 @@ class StoreSampler:
         latents: of every target.
         persons: index of the person of each photo.
         tokenize: prompt, and whether the caption follows -> ids (77) and the position of each region's word.
+        looks: of every photo's regions; None: they are not compared.
         contradict: how often a reference with other hair and another mouth stands beside a text that names both:
             the text must win.
         strangers: share of the batch whose reference is somebody else than the target, half of them a blend of two
@@ -57,6 +59,7 @@ class StoreSampler:
     references: References
     persons: Tensor
     tokenize: Tokenize
+    looks: RegionLooks | None = None
     contradict: float = 0.5
     strangers: float = 0.0
     composites: float = 0.0
@@ -83,7 +86,9 @@ class StoreSampler:
         identity = person.of(self.references.identity)
         features, present = shown.regions(self.references), shown.present(self.references)
         asked = torch.tensor([text.words[0] for text in texts])
+        asked_expression = np.array([text.words[1] for text in texts])
         identity = identity + self._towards(asked, torch.from_numpy(shown.photos)) * torch.from_numpy(stranger)[:, None]
+        contradicting = torch.from_numpy(contradicted | (stranger & (asked_expression > 0)))
         return Batch(
             latents=self.latents[photos, variants].float(),
             ids=torch.stack(ids),
@@ -102,7 +107,22 @@ class StoreSampler:
                 appearance_of(features),
                 present,
             ),
+            looks=self._looks(shown, photos, variants, stranger, contradicting),
         )
+
+    def _looks(
+        self, shown: "_Reference", photos: np.ndarray, variants: np.ndarray, stranger: np.ndarray, said: Tensor
+    ) -> Looks | None:
+        """How regions look in the target, or in what a stranger is shown; nothing of mouths that the text decides."""
+        if self.looks is None:
+            return None
+        sides = np.where(stranger, shown.views, variants) % 2
+        own = torch.from_numpy(np.where(stranger, shown.photos, photos))
+        people = torch.where(shown.mixed, torch.from_numpy(shown.donors)[:, None], own[:, None])
+        looks = self.looks.of(people, torch.from_numpy(sides))
+        blended = (shown.share > 0)[:, None] & ~shown.mixed
+        decided = said[:, None] & torch.tensor([name == "mouth" for name in REGION_NAMES])
+        return replace(looks, known=looks.known & ~blended & ~decided)
 
     def _variants(self, count: int, rng: np.random.Generator) -> np.ndarray:
         plain, every = self.targets.plain, self.latents.shape[1]

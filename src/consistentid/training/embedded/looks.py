@@ -1,0 +1,106 @@
+"""How the regions of every training photo look to FGIS's embedder when the autoencoder draws them."""
+
+import zlib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from consistentid.dataset.record import FGIDRecord
+from consistentid.dataset.samples import Looks
+from consistentid.dataset.selection import Selection
+from consistentid.devices import is_fast_in_bfloat16
+from consistentid.evaluation.fgis import FRAME_ZOOM, REGION_LABELS
+from consistentid.faces.crops import Square, align_face, mirror_landmarks
+from consistentid.faces.regions import REGION_NAMES
+from consistentid.training.embedded.store import SIZE, open_portrait, save_tensors
+from consistentid.training.face_chips import region_box
+from consistentid.training.recognition import Recognition
+
+SIDES = 2  # as the photo is, and mirrored
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class RegionLooks:
+    """Of n photos, each as it is and mirrored.
+
+    Attributes:
+        embeddings: of each region and what is around it, zero where there is none.
+        boxes: around each region.
+        known: whether there is one.
+    """
+
+    embeddings: Float[Tensor, "n 2 r k"]
+    boxes: Float[Tensor, "n 2 r 4"]
+    known: Bool[Tensor, "n 2 r"]
+
+    @cached_property
+    def usual(self) -> Float[Tensor, "r k"]:
+        """The mean over photos."""
+        known = self.known.flatten(0, 1).float()
+        return torch.einsum("nrk,nr->rk", self.embeddings.flatten(0, 1).float(), known) / known.sum(0)[:, None]
+
+    def of(self, photos: Int[Tensor, "b r"], sides: Int[Tensor, " b"]) -> Looks:
+        """The looks of regions that may come from several photos; side 1 is mirrored."""
+        which = photos, sides[:, None], torch.arange(len(REGION_NAMES))
+        return Looks(self.embeddings[which].float(), self.boxes[which], self.known[which])
+
+
+def looks_of(
+    records: Selection, latents: Float[Tensor, "n v c h w"], recognition: Recognition, *, folder: Path
+) -> RegionLooks:
+    """Looks of all records, kept in a folder for these latents of theirs."""
+    latents = latents[:, :SIDES]
+    path = folder / f"looks-{zlib.crc32(latents.contiguous().numpy().data):08x}.safetensors"
+    if not path.is_file():
+        boxes = torch.stack([region_boxes(record) for record in records])
+        found = measured_looks(boxes, latents, recognition)
+        save_tensors({one.name: getattr(found, one.name) for one in fields(found)}, path)
+    return RegionLooks(**load_file(path))
+
+
+def region_boxes(record: FGIDRecord) -> Float[Tensor, "2 r 4"]:
+    """Boxes around the regions of a photo and of its mirrored image; not a number where there is none."""
+    square = Square.on_face(np.array(record.landmarks))
+    portrait, landmarks = open_portrait(record, square, SIZE), square.points(np.array(record.landmarks), SIZE)
+    sides = (portrait, landmarks), (portrait.mirrored(), mirror_landmarks(landmarks, SIZE))
+    return torch.stack([boxes_of(side.label_map, points) for side, points in sides])
+
+
+def boxes_of(label_map: UInt8[np.ndarray, "s s"], landmarks: Float[np.ndarray, "5 2"]) -> Float[Tensor, "r 4"]:
+    """Boxes around all regions, in the frame of FGIS; not a number where there is none."""
+    frame = np.asarray(align_face(Image.fromarray(label_map), landmarks, SIZE, zoom=FRAME_ZOOM, nearest=True))
+    masks = [np.isin(frame, REGION_LABELS[name]) for name in REGION_NAMES]
+    return torch.from_numpy(
+        np.stack([region_box(mask) if mask.any() else np.full(4, np.nan) for mask in masks])
+    ).float()
+
+
+@torch.no_grad()
+def measured_looks(
+    boxes: Float[Tensor, "n 2 r 4"], latents: Float[Tensor, "n 2 c h w"], recognition: Recognition
+) -> RegionLooks:
+    """How the regions in these boxes look in what the latents show."""
+    known = ~boxes.isnan().any(3)
+    pairs = zip(boxes.flatten(0, 1).split(_BATCH), latents.flatten(0, 1).split(_BATCH), strict=True)
+    embeddings = torch.cat([_embedded(*pair, recognition) for pair in pairs]).unflatten(0, (-1, SIDES))
+    return RegionLooks(embeddings, boxes.nan_to_num(), known)
+
+
+def _embedded(
+    boxes: Float[Tensor, "b r 4"], latents: Float[Tensor, "b c h w"], recognition: Recognition
+) -> Float[Tensor, "b r k"]:
+    rows, regions = torch.nonzero(~boxes.isnan().any(2), as_tuple=True)
+    with torch.autocast(latents.device.type, torch.bfloat16, enabled=is_fast_in_bfloat16(latents.device)):
+        pictures = recognition.pictures(latents.float())
+        found = recognition.region_embeddings(pictures[rows], boxes[rows, regions], torch.zeros(len(rows), 3))
+    embeddings = torch.zeros(*boxes.shape[:2], found.shape[1], dtype=torch.float16)
+    embeddings[rows, regions] = found.half()
+    return embeddings

@@ -1,0 +1,60 @@
+"""Settings of a training step."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from consistentid.training.conditions import ConditionDropout
+from consistentid.training.losses import LOCALISATION_WEIGHT
+
+
+class StepConfig(ConditionDropout):
+    """How conditions are dropped (see `ConditionDropout`) and losses weighted.
+
+    Attributes:
+        foreground: the noise loss looks at the person only (the paper: 0.5).
+        face_weight: added to the noise loss's weight of 1 where the face is.
+        detail_weight: added likewise where eyes, nose or mouth are: a few pixels, and what people look at.
+        weighting: of the noise loss over timesteps. Min-SNR weights fall to nothing at high noise, where layout and
+            colours are decided: with velocity prediction, a model trained from scratch ignored its text (0.00001 of
+            0.193 when texts were exchanged, after 22,000 samples). Use it to fine-tune, not to start.
+        timestep_power: timesteps of the noise loss are u ** timestep_power of the schedule with u uniform; less than 1
+            prefers high noise, where the conditions decide most.
+        localisation_weight: of eq. 1; 0 leaves it out.
+        share_weight: of the attention that each region's token gets in its region; 0 leaves it out.
+        prior_weight: of following the identity prior; 0 leaves it out.
+        prior_from: least share of the noise schedule at which it is followed by samples that show their reference.
+        stranger_from: the same for strangers, whose noisy latents show somebody else when there is less noise.
+        contrast_weight: of what a stranger's reference and text must change in the prediction, at any noise.
+        identity_weight: of whom the recogniser sees in the predicted clean latents; 0 leaves it out.
+        regions_weight: of how FGIS's embedder sees one region in them; 0 leaves it out.
+    """
+
+    foreground: float = Field(default=0.5, ge=0, le=1)
+    face_weight: float = Field(default=0.0, ge=0)
+    detail_weight: float = Field(default=0.0, ge=0)
+    weighting: Literal["plain", "min-snr"] = "plain"
+    timestep_power: float = Field(default=1.0, gt=0, le=1)
+    localisation_weight: float = Field(default=LOCALISATION_WEIGHT, ge=0)
+    share_weight: float = Field(default=0.0, ge=0)
+    prior_weight: float = Field(default=0.0, ge=0)
+    prior_from: float = Field(default=0.5, ge=0, lt=1)
+    stranger_from: float = Field(default=0.9, ge=0, lt=1)
+    contrast_weight: float = Field(default=0.0, ge=0)
+    identity_weight: float = Field(default=0.0, ge=0)
+    regions_weight: float = Field(default=0.0, ge=0)
+
+    @property
+    def looks_at_attention(self) -> bool:
+        """Whether eq. 1 or the shares of attention have a say."""
+        return self.localisation_weight + self.share_weight > 0
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether the identity prior has a say."""
+        return self.prior_weight + self.contrast_weight > 0
+
+    @property
+    def is_recognised(self) -> bool:
+        """Whether the recogniser has a say."""
+        return self.identity_weight + self.regions_weight > 0

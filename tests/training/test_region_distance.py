@@ -1,0 +1,149 @@
+"""The loss that compares regions, with the real autoencoder and recogniser on the sample photos."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image, ImageFilter
+
+from consistentid.dataset.samples import Looks
+from consistentid.evaluation.fgis import region_crops
+from consistentid.faces.analysis import FaceAnalyzer
+from consistentid.faces.crops import Square, crop_square
+from consistentid.faces.regions import REGION_NAMES
+from consistentid.generation.loading import embedded_folder
+from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.training.embedded.looks import RegionLooks, boxes_of, measured_looks
+from consistentid.training.embedded.sampler import StoreSampler
+from consistentid.training.face_chips import region_chips
+from consistentid.training.recognition import Recognition
+from consistentid.training.step import TrainingModels, draw_step, training_step
+from consistentid.training.step_config import StepConfig
+
+_SIZE = 128
+_KEEP_ALL = {"drop_all": 0, "drop_text": 0, "drop_identity": 0, "drop_regions": 0, "drop_region": 0}
+_STILL = torch.zeros(2, 3)
+_SEEN = [REGION_NAMES.index(name) for name in ("eyes", "nose", "mouth")]
+
+
+@pytest.fixture(scope="module")
+def crops(sample_photos: dict[str, Path]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Both sample photos as the U-Net is trained on them: picture, label map and landmarks."""
+    analyzer, found = FaceAnalyzer.from_pretrained(embedded_folder()), []
+    for path in sample_photos.values():
+        face = analyzer.analyze(path)
+        square = Square.on_face(face.landmarks)
+        labels = Image.fromarray(face.label_map)
+        pair = crop_square(face.image, square, _SIZE), crop_square(labels, square, _SIZE, nearest=True)
+        found.append((*map(np.asarray, pair), square.points(face.landmarks, _SIZE)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def pictures(crops: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([photo for photo, _, _ in crops])).permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.fixture(scope="module")
+def recognition(crops: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Recognition:
+    autoencoder = AutoencoderTiny.from_pretrained(embedded_folder() / "vae", torch_dtype=torch.float32)
+    landmarks = torch.from_numpy(np.mean([points for _, _, points in crops], 0)).float()
+    return Recognition(autoencoder.eval().requires_grad_(False), DlibImageEncoder(), landmarks)
+
+
+@pytest.fixture(scope="module")
+def latents(pictures: torch.Tensor, recognition: Recognition) -> torch.Tensor:
+    with torch.no_grad():
+        return recognition.autoencoder.encode(pictures * 2 - 1).latents * recognition.autoencoder.config.scaling_factor
+
+
+@pytest.fixture(scope="module")
+def looks(
+    crops: list[tuple[np.ndarray, np.ndarray, np.ndarray]], latents: torch.Tensor, recognition: Recognition
+) -> RegionLooks:
+    """Of both people, and of their mirrored images."""
+    boxes = torch.stack([boxes_of(labels, points).expand(2, -1, -1) for _, labels, points in crops])
+    return measured_looks(boxes, torch.stack([latents, latents.flip(3)], 1), recognition)
+
+
+def test_regions_are_cut_out_as_by_fgis(
+    crops: list[tuple[np.ndarray, np.ndarray, np.ndarray]], pictures: torch.Tensor, looks: RegionLooks
+) -> None:
+    for person, (photo, labels, points) in enumerate(crops):
+        expected = region_crops(photo, labels, points)
+        for region in _SEEN[1:]:
+            box = looks.boxes[[person], 0, region]
+            found = region_chips(pictures[[person]], torch.from_numpy(points), box, _STILL[:1])[0].permute(1, 2, 0)
+            wanted = np.asarray(expected[REGION_NAMES[region]])
+            inner = Image.fromarray(wanted.any(2)).filter(ImageFilter.MinFilter(9))
+            assert np.abs(255 * found.numpy() - wanted)[np.asarray(inner)].mean() < 20  # FGIS cuts at whole pixels
+
+
+def test_it_tells_whose_region_is_seen(latents: torch.Tensor, recognition: Recognition, looks: RegionLooks) -> None:
+    judge, pictures = replace(recognition, usual=looks.usual), recognition.pictures(latents)
+    for region in _SEEN:
+        own, other = (
+            judge.region_distance(pictures, _looks(looks, people), torch.full((2,), region), _STILL)
+            for people in ((0, 1), (1, 0))
+        )
+        assert float(own) < 0.05
+        assert float(other) > 0.5
+
+
+def test_pictures_follow_it(latents: torch.Tensor, recognition: Recognition, looks: RegionLooks) -> None:
+    judge, wanted = replace(recognition, usual=looks.usual), _looks(looks, (1, 0))
+    changed, distances = recognition.pictures(latents).detach().requires_grad_(), []
+    for _ in range(4):
+        distance = judge.region_distance(changed, wanted, torch.tensor([_SEEN[1]] * 2), _STILL)
+        (gradient,) = torch.autograd.grad(distance, changed)
+        assert not gradient[:, :, :30].any()  # hair and forehead are not near the nose
+        changed = (changed - 0.02 * gradient.sign()).detach().requires_grad_()
+        distances.append(float(distance.detach()))
+    assert distances[-1] < distances[0] - 0.05
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_step_compares_what_can_be_seen(
+    models: TrainingModels, sampler: StoreSampler, recognition: Recognition, looks: RegionLooks, share: float
+) -> None:
+    config = StepConfig(**_KEEP_ALL, regions_weight=2, stranger_from=0.8, localisation_weight=0)
+    batch = replace(sampler, strangers=0.5).draw(4, torch.Generator().manual_seed(0))
+    people = torch.tensor([[0] * 5, [1] * 5] * 2)
+    batch = replace(batch, looks=looks.of(people, torch.zeros(4, dtype=torch.long)))
+    draws = draw_step(tuple(batch.latents.shape), models.scheduler, torch.Generator().manual_seed(1), config=config)
+    draws = replace(draws, timesteps=torch.full((4,), int(1000 * share)))
+    models = replace(models, recognition=replace(recognition, usual=looks.usual))
+    seen = {}
+    for name, unknown in (("all", torch.zeros(4) > 0), ("own", batch.stranger), ("strangers", ~batch.stranger)):
+        known = batch.looks.known & ~unknown[:, None]
+        with torch.no_grad():
+            losses = training_step(
+                models, replace(batch, looks=replace(batch.looks, known=known)), draws, config=config
+            )
+        assert torch.allclose(losses.total, losses.noise + 2 * losses.regions)
+        seen[name] = float(losses.regions)
+    assert (seen["own"] > 0) == (share < 0.98)
+    assert (seen["strangers"] > 0) == (0.8 < share < 0.98)
+    assert (seen["all"] > 0) == (share < 0.98)
+
+
+def test_its_gradients_reach_the_facial_encoder(
+    models: TrainingModels, sampler: StoreSampler, recognition: Recognition, looks: RegionLooks
+) -> None:
+    config = StepConfig(**_KEEP_ALL, regions_weight=1, localisation_weight=0)
+    batch = sampler.draw(2, torch.Generator().manual_seed(0))
+    batch = replace(batch, looks=_looks(looks, (0, 1)))
+    draws = draw_step(tuple(batch.latents.shape), models.scheduler, torch.Generator().manual_seed(1), config=config)
+    draws = replace(draws, timesteps=torch.full((2,), 500))
+    encoder = models.adapter.facial_encoder.requires_grad_(True)
+    encoder.zero_grad()
+    models = replace(models, recognition=replace(recognition, usual=looks.usual))
+    training_step(models, batch, draws, config=config).regions.backward()
+    assert any(one.grad is not None and one.grad.any() for one in encoder.parameters())
+
+
+def _looks(looks: RegionLooks, people: tuple[int, int]) -> Looks:
+    return looks.of(torch.tensor(people)[:, None].expand(-1, len(REGION_NAMES)), torch.zeros(2, dtype=torch.long))
