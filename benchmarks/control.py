@@ -1,11 +1,11 @@
 """Does every control do what it says? Weights, mixing, morphs and several photos, on held-out people.
 
-Usage: python benchmarks/control.py PHOTOS [--people 40] [--parts weights,mixing,...] [--out out/control.json]
+Usage: python benchmarks/control.py PHOTOS [--people 40] [--seeds 1] [--parts weights,mixing,...] [--out FILE]
 
 PHOTOS holds `portraits.jsonl`. Regions are compared by FGIS (consistentid.evaluation.fgis), as it is and centred,
-people by dlib's embedding (cosine); the interval of a mean is a bootstrap over people. FGIS sees sharpness and shade as
-well as persons; centred, both sides are less the mean over all people of the same kind of picture, which leaves the
-person's own.
+people by dlib's embedding (cosine); the interval of a mean is a bootstrap over people, each the mean of all seeds. FGIS
+sees sharpness and shade as well as persons; centred, both sides are less the mean over all people of the same kind of
+picture, which leaves the person's own.
 With 40 people about 15 minutes on 2 cores.
 """
 
@@ -44,8 +44,9 @@ PARTS = (*REGION_NAMES, "identity")
 
 @dataclass(frozen=True)
 class Person:
-    """A held-out person: an analysed photo, what is measured on it, and on another photo."""
+    """A held-out person: an analysed photo, what is measured on it, and on another photo; the seed of the portraits."""
 
+    seed: int
     name: str
     face: FaceAnalysis
     photo: Measured
@@ -55,35 +56,38 @@ class Person:
 class Bench:
     """A model and its judge."""
 
-    def __init__(self, model: str, *, seed: int) -> None:
+    def __init__(self, model: str) -> None:
         self.generator = PortraitGenerator.from_pretrained(model, cache=False)
         self.judge = Judge.embedded(embedded_folder() if model == "embedded" else Path(model))
-        self.seed = seed
 
-    def people(self, folder: Path, count: int) -> list[Person]:
-        """Held-out people with two photos, spread over the list."""
+    def people(self, folder: Path, count: int, *, seeds: int) -> list[Person]:
+        """Held-out people with two photos, spread over the list, all with the first seed, then all with the next."""
         files = defaultdict(list)
         for line in (folder / "portraits.jsonl").read_text().splitlines():
             record = json.loads(line)
             files[record["person"]].append(folder / record["file"])
         held = [(name, photos) for name, photos in files.items() if len(photos) > 1 and is_held_out(name, len(photos))]
         analyze = self.generator.analyzer.analyze
-        return [
-            Person(name, analyze(photos[0]), self.judge.measure(photos[0]), self.judge.measure(photos[1]))
+        chosen = [
+            Person(0, name, analyze(photos[0]), self.judge.measure(photos[0]), self.judge.measure(photos[1]))
             for name, photos in held[:: max(1, len(held) // count)][:count]
         ]
+        return [replace(person, seed=seed) for seed in range(seeds) for person in chosen]
 
-    def portraits(self, asked: Iterable[tuple[FaceAnalysis, Donors, dict[str, Any]]]) -> list[Measured]:
-        """What is measured on one portrait of each request, all of one seed."""
+    def portraits(
+        self,
+        people: Sequence[Person],
+        donors: Iterable[Donors] | None = None,
+        faces: Iterable[FaceAnalysis] | None = None,
+        **settings: Any,
+    ) -> list[Measured]:
+        """What is measured on one portrait of each person, by default of their own photo and without donors."""
+        faces, donors = faces or [person.face for person in people], donors or [Donors()] * len(people)
         requests = [
-            GenerationRequest(face, PROMPT, GenerationSettings.of(seed=self.seed, **settings), donors=donors)
-            for face, donors, settings in asked
+            GenerationRequest(face, PROMPT, GenerationSettings.of(seed=person.seed, **settings), donors=one)
+            for person, face, one in zip(people, faces, donors, strict=True)
         ]
         return [self.judge.measure(row[0].image) for row in self.generator.generate_batch(requests)]
-
-    def plain(self, people: Sequence[Person], **settings: Any) -> list[Measured]:
-        """One portrait of each person."""
-        return self.portraits((person.face, Donors(), settings) for person in people)
 
 
 def centred(row: Sequence[Measured]) -> list[Measured]:
@@ -122,8 +126,12 @@ def others(part: str) -> tuple[str, ...]:
 
 
 def named(people: Sequence[Person], values: Iterable[float]) -> dict[str, float]:
-    """Values by person, NaN left out."""
-    return {person.name: value for person, value in zip(people, values, strict=True) if np.isfinite(value)}
+    """Each person's mean over seeds, NaN left out."""
+    found = defaultdict(list)
+    for person, value in zip(people, values, strict=True):
+        if np.isfinite(value):
+            found[person.name].append(value)
+    return {name: float(np.mean(row)) for name, row in found.items()}
 
 
 def slope(xs: Sequence[float], rows: np.ndarray) -> np.ndarray:
@@ -135,9 +143,9 @@ def slope(xs: Sequence[float], rows: np.ndarray) -> np.ndarray:
 def weights(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     """Similarity of a part, and of the other regions, by the part's weight."""
     report = {}
-    usual = bench.plain(people)
+    usual = bench.portraits(people)
     for part in PARTS:
-        made = [usual if w == 1 else bench.plain(people, weights={part: w}) for w in WEIGHTS]
+        made = [usual if w == 1 else bench.portraits(people, weights={part: w}) for w in WEIGHTS]
         report[part] = {kind: weighted(part, people, made, view) for kind, view in KINDS.items()}
         print(part, report[part], flush=True)
     return report
@@ -171,10 +179,10 @@ def estimated(people: Sequence[Person], values: Iterable[float]) -> dict[str, fl
 def mixing(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     """What a part from somebody else's photo changes: similarity of the part to its donor, of the rest to its own."""
     donors = [*people[1:], people[0]]
-    usual = bench.plain(people)
+    usual = bench.portraits(people)
     report = {}
     for part in PARTS:
-        made = bench.portraits((p.face, Donors({part: d.face}), {}) for p, d in zip(people, donors, strict=True))
+        made = bench.portraits(people, [Donors({part: donor.face}) for donor in donors])
         report[part] = {kind: mixed(part, people, usual, made, view) for kind, view in KINDS.items()}
         print(part, report[part], flush=True)
     return report
@@ -201,10 +209,8 @@ def mixed(
 def morph(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     """Likeness to both people along a morph."""
     seconds = [*people[1:], people[0]]
-    made = [
-        bench.portraits((p.face, Donors(blend=s.face), {"blend": t}) for p, s in zip(people, seconds, strict=True))
-        for t in SHARES
-    ]
+    blends = [Donors(blend=second.face) for second in seconds]
+    made = [bench.portraits(people, blends, blend=share) for share in SHARES]
     report = {}
     for name, towards in (("first", people), ("second", seconds)):
         rows = np.array([[likeness(one, p.photo) for one, p in zip(row, towards, strict=True)] for row in made]).T
@@ -218,11 +224,14 @@ def morph(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
 
 def several(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     """Likeness to another real photo, from one or three bad photos: nobody in this set has more than two photos."""
-    bad = [[bench.generator.analyzer.analyze(spoilt(p.face.image, k)) for k in range(3)] for p in people]
-    made = {"one bad photo": bench.portraits((one[0], Donors(), {}) for one in bad)}
+    analyze = bench.generator.analyzer.analyze
+    spoilt_ones = {p.name: [analyze(spoilt(p.face.image, k)) for k in range(3)] for p in people if not p.seed}
+    bad = [spoilt_ones[person.name] for person in people]
+    first, more = [one[0] for one in bad], [Donors(same=(one[1], one[2])) for one in bad]
+    made = {"one bad photo": bench.portraits(people, faces=first)}
     for how in ("average", "concatenate", "best"):
-        made[f"three, {how}"] = bench.portraits((a, Donors(same=(b, c)), {"combine": how}) for a, b, c in bad)
-    made["the good photo"] = bench.plain(people)
+        made[f"three, {how}"] = bench.portraits(people, more, first, combine=how)
+    made["the good photo"] = bench.portraits(people)
     likenesses = {
         name: named(people, [likeness(one, p.other) for one, p in zip(row, people, strict=True)])
         for name, row in made.items()
@@ -283,12 +292,12 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--people", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--parts", default=",".join(CHECKS))
     parser.add_argument("--out", type=Path, default=Path("out/control.json"))
     arguments = parser.parse_args()
-    bench = Bench(arguments.model, seed=arguments.seed)
-    people = bench.people(arguments.photos, arguments.people)
+    bench = Bench(arguments.model)
+    people = bench.people(arguments.photos, arguments.people, seeds=arguments.seeds)
     report = {name: CHECKS[name](bench, people) for name in arguments.parts.split(",")}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")

@@ -17,9 +17,11 @@ from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.jobs import read_jobs, run_jobs
 from consistentid.generation.morph import morph, save_strip
 from consistentid.generation.portrait import read_settings
+from consistentid.generation.presets import PRESETS
 from consistentid.generation.reproduce import reproduce
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
+from consistentid.identity.region_places import Box
 
 PROMPT = "a portrait of a person"
 PHOTOS = Path(__file__).parents[2] / "examples/photos"
@@ -41,6 +43,27 @@ def test_who_gives_what(generator: PortraitGenerator, drawn: FaceAnalysis, other
     assert torch.equal(half, latents(generator, drawn, Donors(blend=other), blend=0.5))
     found = [plain, second, half, latents(generator, drawn, Donors({"eyes": other}))]
     assert len({tuple(each.flatten().tolist()) for each in found}) == 4
+
+
+def test_a_givers_identity_acts_in_the_place_of_the_region(
+    generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, donors = generator.adapter.config.base, Donors({"eyes": other, "mouth": drawn})
+
+    def placed(*boxes: Box, **settings: Any) -> torch.Tensor:
+        monkeypatch.setitem(PRESETS, base, replace(PRESETS[base], region_places={"eyes": boxes} if boxes else {}))
+        return latents(generator, drawn, donors, **settings)
+
+    nowhere = placed()
+    above, below = (
+        (placed(box) - nowhere).abs().mean((0, 2)) for box in ((0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0))
+    )
+    half = len(above) // 2
+    assert above[:half].mean() > below[:half].mean() > 0
+    assert below[half:].mean() > above[half:].mean() > 0
+    off = {"eyes": 0.0}
+    assert torch.equal(placed((0.0, 0.0, 1.0, 1.0), weights=off), placed(weights=off))
+    assert torch.equal(latents(generator, drawn), latents(generator, drawn, Donors({"eyes": drawn})))
 
 
 def test_mixtures_share_a_batch(generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis) -> None:

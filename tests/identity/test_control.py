@@ -17,7 +17,7 @@ def both(pipeline, adapter, image_encoder, analyses):
 
 
 def test_the_plain_call_has_two_phases():
-    plain = (Strengths(None, 1.0), Strengths(ALL, 1.0))
+    plain = (Strengths(None, 1.0, ALL), Strengths(ALL, 1.0, ALL))
     assert phases([Control()], steps=10, merge_step=3) == {0: plain[:1], 4: plain[1:]}
     assert phases([Control()], steps=10, merge_step=-1) == {0: plain[1:]}
     assert phases([Control()], steps=10, merge_step=10) == {0: plain[:1]}
@@ -29,11 +29,11 @@ def test_starts_win_over_the_merge_step():
     found = phases([control, Control()], steps=10, merge_step=3)
     assert list(found) == [0, 2, 4, 5, 8]
     assert [rows[0] for rows in found.values()] == [
-        Strengths(None, 0.5),
-        Strengths(only_eyes, 0.5),
-        Strengths({**ALL, "eyes": 1.5}, 0.5),
-        Strengths({**ALL, "eyes": 0.0}, 0.5),
-        Strengths({**ALL, "eyes": 0.0}, 0.0),
+        Strengths(None, 0.5, {**ALL, "eyes": 0.0}),
+        Strengths(only_eyes, 0.5, {**ALL, "eyes": 1.5}),
+        Strengths({**ALL, "eyes": 1.5}, 0.5, {**ALL, "eyes": 1.5}),
+        Strengths({**ALL, "eyes": 0.0}, 0.5, {**ALL, "eyes": 0.0}),
+        Strengths({**ALL, "eyes": 0.0}, 0.0, {**ALL, "eyes": 0.0}),
     ]
     assert [rows[1].regions for rows in found.values()] == [None, None, ALL, ALL, ALL]
 

@@ -50,6 +50,7 @@ class StepEnd:
         cancelled: asked after every step.
         report: told after every step.
         predicted: see `StepReport`.
+        masks: where identity tokens act, as the U-Net reads it; None: they all act everywhere.
         people: rows of each picture, which all hold the same latents; only one of them is reported and decoded.
     """
 
@@ -58,6 +59,7 @@ class StepEnd:
     cancelled: Cancel
     report: Callable[[StepReport], None]
     predicted: Predict
+    masks: Tensor | None = None
     people: int = 1
 
     @property
@@ -83,6 +85,8 @@ class StepEnd:
         if next_one is None:
             return {}
         self.use_tokens(next_one.tokens)
+        if self.masks is not None and next_one.masks is not None:
+            self.masks.copy_(next_one.masks)
         return {name: value.to(tensors[name].dtype) for name, value in next_one.tensors.items()}
 
 

@@ -15,6 +15,7 @@ from consistentid.generation.controlnets import networks_of
 from consistentid.generation.embeddings import pipeline_inputs
 from consistentid.generation.overflow import check_picture
 from consistentid.generation.precision import in_own_precision
+from consistentid.generation.presets import PRESETS
 from consistentid.generation.preview import predictions
 from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
@@ -70,6 +71,8 @@ def denoise(
         guidance=guidance.branch,
         device=runner._execution_device,  # with offloading not where the U-Net is
         dtype=pipeline.unet.dtype,
+        places=PRESETS[adapter.config.base].region_places,
+        grid=_grid(batch, pipeline=pipeline),
     )
     adapter.set_scale(settings.identity_scale or 0.0)
     with (
@@ -87,6 +90,7 @@ def denoise(
             cancelled=cancelled,
             report=report,
             predicted=predicted,
+            masks=inputs.masks,
             people=len(batch[0].prepared.everybody),
         )
         output = runner(
@@ -98,6 +102,15 @@ def denoise(
             output_type=output_type,
         )
     return _rendered(output, batch, vae=pipeline.vae, output_type=output_type)
+
+
+def _grid(batch: Sequence[Shot], *, pipeline: Any) -> tuple[int, int]:
+    """Height and width of what the U-Net sees, in latents."""
+    prepared = batch[0].prepared
+    if prepared.layout is not None:
+        return prepared.layout.window
+    width, height = prepared.settings.size or (1, 1)
+    return height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor
 
 
 def _phases(batch: Sequence[Shot], *, pipeline: Any) -> dict[int, tuple[Strengths, ...]]:

@@ -14,9 +14,9 @@ from consistentid.identity.conditioning import Conditioning
 from consistentid.identity.tensor_cache import TensorCache
 from consistentid.prompting.facial_prompt import FacialPrompt
 
-FORMAT = 2  # raise it when the conditioning is computed in another way: what is on the disks then counts no more
+FORMAT = 3  # raise it when the conditioning is computed in another way: what is on the disks then counts no more
 _ROWS = ("regions", "positions")
-_TOKENS = ("identity_tokens", "negative_identity_tokens")
+_TOKENS = ("identity_tokens", "negative_identity_tokens", "given_tokens")
 
 
 def stored(cache: TensorCache, key: tuple[object, ...], compute: Callable[[], Embeddings]) -> Embeddings:
@@ -40,7 +40,8 @@ def to_tensors(embeddings: Embeddings) -> dict[str, Tensor]:
     for index, prompt in enumerate(conditioning.facial_prompts):
         tensors |= _tensors_of(prompt, f"prompt{index}")
         texts.append({key: value for key, value in vars(prompt).items() if not isinstance(value, Tensor)})
-    record = {**{name: getattr(conditioning, name) for name in _ROWS}, "prompts": texts}
+    rows = {name: getattr(conditioning, name) for name in _ROWS}
+    record = {**rows, "prompts": texts, "givers": embeddings.givers}
     text = json.dumps(record).encode()
     return tensors | {"record": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
 
@@ -54,7 +55,8 @@ def from_tensors(tensors: dict[str, Tensor]) -> Embeddings:
     )
     rows: dict[str, Any] = {name: tuple(tuple(row) for row in record[name]) for name in _ROWS}
     conditioning = Conditioning(**_named(tensors, "conditioning"), facial_prompts=prompts, **rows)
-    return Embeddings(conditioning, *(tensors[name] for name in _TOKENS))
+    named = {name: tensors[name] for name in _TOKENS}
+    return Embeddings(conditioning, givers=tuple(record["givers"]), **named)
 
 
 def conditioning_state(conditioner: Conditioner) -> tuple[object, ...] | None:

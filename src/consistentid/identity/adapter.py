@@ -217,12 +217,13 @@ class IdentityAdapter:
         return tokens
 
     @contextmanager
-    def fixed_tokens(self, tokens: Float[Tensor, "b 4 dt"]) -> Iterator[Callable[[Tensor], None]]:
+    def fixed_tokens(self, tokens: Float[Tensor, "b *p t dt"]) -> Iterator[Callable[[Tensor], None]]:
         """Let every U-Net call of the block use these identity tokens, whatever `image_embeds` it is given.
 
         Saves the projection in every step. And stock pipelines repeat the embeddings of one photo for every image of
         a batch, so this is the only way to give each image of a batch its own person. With guidance the negative
-        half comes first; give the pipeline any `ip_adapter_image_embeds` of the right rank.
+        half comes first; give the pipeline any `ip_adapter_image_embeds` of the right rank. Tokens of p people need
+        diffusers' `ip_adapter_masks`, one for each.
 
         Yields:
             A function that exchanges the tokens, between two calls.

@@ -83,7 +83,7 @@ class Attachment:
         return tokens
 
     @contextmanager
-    def fixed_tokens(self, tokens: Float[Tensor, "b 4 dt"]) -> Iterator[Callable[[Tensor], None]]:
+    def fixed_tokens(self, tokens: Float[Tensor, "b *p t dt"]) -> Iterator[Callable[[Tensor], None]]:
         """Let every U-Net call of the block use these identity tokens; gives what exchanges them."""
         projection = self.unet.encoder_hid_proj
         fixed = _FixedTokens(tokens)
@@ -213,16 +213,16 @@ class Attachment:
 class _FixedTokens(nn.Module):
     """Stands in for the projection of `image_embeds`."""
 
-    def __init__(self, tokens: Float[Tensor, "b 4 dt"]) -> None:
+    def __init__(self, tokens: Float[Tensor, "b *p t dt"]) -> None:
         super().__init__()
         self.given: Tensor | None = None
         self.use(tokens)
 
-    def use(self, tokens: Float[Tensor, "b 4 dt"]) -> None:
+    def use(self, tokens: Float[Tensor, "b *p t dt"]) -> None:
         """From now on these; the same ones again are no change, so that their keys and values stay kept."""
         if self.given is not tokens:
             self.given = tokens
-            self.tokens = tokens[:, None]  # one photo per image
+            self.tokens = tokens if tokens.ndim > 3 else tokens[:, None]
 
     def forward(self, image_embeds: list[Tensor]) -> list[Tensor]:
         del image_embeds

@@ -19,10 +19,12 @@ class Strengths:
     Attributes:
         regions: weight of every region; None: the text before the merge step, which knows no region.
         identity: weight of the identity tokens.
+        placed: weight of the identity tokens of whoever gives a region, in its place.
     """
 
     regions: Mapping[str, float] | None
     identity: float
+    placed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Control:
     Attributes:
         weights: of some of `PARTS`; 1 for the others.
         starts: first step in which some of `PARTS` act, as shares of the steps that are run; regions without one start
-            after the merge step, the identity at once.
+            after the merge step, the identity at once, also that of somebody else in a region's place.
         ends: the step from which on some of `PARTS` act no more, likewise; the others act to the last step.
     """
 
@@ -45,12 +47,19 @@ class Control:
 
     def at(self, step: int, *, steps: int, merge_step: int) -> Strengths:
         """What acts in one of the steps that are run, counted from 0."""
-        acting = {name: self._acts(name, step, steps=steps, start=merge_step + 1) for name in REGION_NAMES}
+        acting, placed = (
+            {name: self._acts(name, step, steps=steps, start=start) for name in REGION_NAMES}
+            for start in (merge_step + 1, 0)
+        )
         identity = self._acts(IDENTITY, step, steps=steps, start=0)
-        regions = {name: self.weights.get(name, 1.0) if acts else 0.0 for name, acts in acting.items()}
+        regions, given = (
+            {name: self.weights.get(name, 1.0) if acts else 0.0 for name, acts in row.items()}
+            for row in (acting, placed)
+        )
         return Strengths(
             regions if step > merge_step or any(acting.values()) else None,
             self.weights.get(IDENTITY, 1.0) if identity else 0.0,
+            given,
         )
 
     def _acts(self, part: str, step: int, *, steps: int, start: int) -> bool:
