@@ -145,10 +145,18 @@ def weights(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     report = {}
     usual = bench.portraits(people)
     for part in PARTS:
-        made = [usual if w == 1 else bench.portraits(people, weights={part: w}) for w in WEIGHTS]
-        report[part] = {kind: weighted(part, people, made, view) for kind, view in KINDS.items()}
+        some, plain = showing(part, people, usual)
+        made = [plain if w == 1 else bench.portraits(some, weights={part: w}) for w in WEIGHTS]
+        report[part] = {kind: weighted(part, some, made, view) for kind, view in KINDS.items()}
         print(part, report[part], flush=True)
     return report
+
+
+def showing(part: str, people: Sequence[Person], usual: Sequence[Measured]) -> tuple[list[Person], list[Measured]]:
+    """Those whose photo shows a part, and their usual portraits."""
+    pairs = [pair for pair in zip(people, usual, strict=True) if part in ("identity", *pair[0].face.region_masks)]
+    some, plain = zip(*pairs, strict=True)
+    return list(some), list(plain)
 
 
 def weighted(
@@ -178,12 +186,12 @@ def estimated(people: Sequence[Person], values: Iterable[float]) -> dict[str, fl
 
 def mixing(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     """What a part from somebody else's photo changes: similarity of the part to its donor, of the rest to its own."""
-    donors = [*people[1:], people[0]]
     usual = bench.portraits(people)
     report = {}
     for part in PARTS:
-        made = bench.portraits(people, [Donors({part: donor.face}) for donor in donors])
-        report[part] = {kind: mixed(part, people, usual, made, view) for kind, view in KINDS.items()}
+        some, plain = showing(part, people, usual)
+        made = bench.portraits(some, [Donors({part: donor.face}) for donor in (*some[1:], some[0])])
+        report[part] = {kind: mixed(part, some, plain, made, view) for kind, view in KINDS.items()}
         print(part, report[part], flush=True)
     return report
 

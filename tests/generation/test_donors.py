@@ -55,9 +55,7 @@ def test_a_givers_identity_acts_in_the_place_of_the_region(
         return latents(generator, drawn, donors, **settings)
 
     nowhere = placed()
-    above, below = (
-        (placed(box) - nowhere).abs().mean((0, 2)) for box in ((0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0))
-    )
+    above, below = ((placed(box) - nowhere).abs().mean((0, 2)) for box in ((0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0)))
     half = len(above) // 2
     assert above[:half].mean() > below[:half].mean() > 0
     assert below[half:].mean() > above[half:].mean() > 0

@@ -42,7 +42,7 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     run(config)  # every stage is finished: nothing is trained again
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
-    shutil.rmtree(tmp_path / "out" / "base")  # killed before its first checkpoint, the stages before it done
+    shutil.rmtree(tmp_path / "out" / "regions")  # killed before its first checkpoint, the stages before it done
     run(config)
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
@@ -55,11 +55,11 @@ def test_fresh_without_a_start_is_refused(tmp_path: Path, root: Path) -> None:
 
 
 def _tiny(target: Path, source: Path) -> Path:
-    """The shipped configuration with one step a stage, and one stage on the U-Net."""
+    """The shipped configuration with one step a stage, and the last stage on the U-Net, which has every loss."""
     import yaml
 
     values = yaml.safe_load(source.read_text())
-    values["diffusion"] = {"base": values["diffusion"]["base"]}
+    values["diffusion"] = {"regions": values["diffusion"]["regions"]}
     for stage in (
         values["autoencoder"],
         values["parser"],
@@ -72,7 +72,7 @@ def _tiny(target: Path, source: Path) -> Path:
     for stage in values["diffusion"].values():
         stage["loop"] |= {"validate_every": 1}
     values["threads"] = 1
-    values["store"] = {"target_variants": 2, "reference_variants": 2, "processes": 1}
+    values["store"] = {"target_variants": 2, "composite_variants": 2, "reference_variants": 2, "processes": 1}
     target.write_text(yaml.safe_dump(values))
     assert load_config(target).store.processes == 1
     return target

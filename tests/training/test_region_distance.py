@@ -76,7 +76,9 @@ def test_regions_are_cut_out_as_by_fgis(
         expected = region_crops(photo, labels, points)
         for region in _SEEN[1:]:
             box = looks.boxes[[person], 0, region]
-            found = region_chips(pictures[[person]], torch.from_numpy(points), box, _STILL[:1])[0].permute(1, 2, 0)
+            found = region_chips(pictures[[person]], torch.from_numpy(points)[None], box, _STILL[:1])[0].permute(
+                1, 2, 0
+            )
             wanted = np.asarray(expected[REGION_NAMES[region]])
             inner = Image.fromarray(wanted.any(2)).filter(ImageFilter.MinFilter(9))
             assert np.abs(255 * found.numpy() - wanted)[np.asarray(inner)].mean() < 20  # FGIS cuts at whole pixels

@@ -15,7 +15,7 @@ _BAND = 1.2  # what is visible of a region's surroundings, of its box
 
 
 def aligned_chips(
-    images: Float[Tensor, "b c s s"], landmarks: Float[Tensor, "5 2"], jitter: Float[Tensor, "b 3"]
+    images: Float[Tensor, "b c s s"], landmarks: Float[Tensor, "b 5 2"], jitter: Float[Tensor, "b 3"]
 ) -> Float[Tensor, "b c 150 150"]:
     """Upright faces of one size, with a little zoom and shift.
 
@@ -31,7 +31,7 @@ def aligned_chips(
 
 def region_chips(
     images: Float[Tensor, "b c s s"],
-    landmarks: Float[Tensor, "5 2"],
+    landmarks: Float[Tensor, "b 5 2"],
     boxes: Float[Tensor, "b 4"],
     jitter: Float[Tensor, "b 3"],
 ) -> Float[Tensor, "b c 150 150"]:
@@ -61,12 +61,14 @@ def region_box(mask: Bool[np.ndarray, "p p"]) -> Float[np.ndarray, " 4"]:
     return np.concatenate([(low + high) / len(mask) - 1, MARGIN * (high - low) / len(mask)])
 
 
-def _frame(landmarks: Float[Tensor, "5 2"], images: Float[Tensor, "b c s s"], *, zoom: float) -> Float[Tensor, "b 2 3"]:
+def _frame(
+    landmarks: Float[Tensor, "b 5 2"], images: Float[Tensor, "b c s s"], *, zoom: float
+) -> Float[Tensor, "b 2 3"]:
     """Places in the upright face -> places in the images, both -1..1."""
-    theta = torch.from_numpy(alignment(landmarks.cpu().numpy(), 2, zoom=zoom)).float()  # aligned coordinates 0..2
-    theta = theta.to(images.device) * (2 / images.shape[-1])
-    theta[:, 2] += theta[:, :2].sum(1) - 1
-    return theta.repeat(len(images), 1, 1)
+    matrices = np.stack([alignment(points, 2, zoom=zoom) for points in landmarks.cpu().numpy()])
+    theta = torch.from_numpy(matrices).float().to(images.device) * (2 / images.shape[-1])  # aligned coordinates 0..2
+    theta[:, :, 2] += theta[:, :, :2].sum(-1) - 1
+    return theta
 
 
 def _jittered(theta: Float[Tensor, "b 2 3"], jitter: Float[Tensor, "b 3"]) -> Float[Tensor, "b 2 3"]:

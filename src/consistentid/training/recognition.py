@@ -56,7 +56,7 @@ class Recognition:
         """
         if not len(pictures):
             return pictures.sum()
-        found = self.encoder.network(_contiguous(aligned_chips(pictures, self.landmarks, jitter)))
+        found = self.encoder.network(_contiguous(aligned_chips(pictures, self._everywhere(pictures), jitter)))
         return (found.float() - identity).square().sum(1).mean()
 
     def region_distance(
@@ -84,8 +84,11 @@ class Recognition:
         self, pictures: Float[Tensor, "b 3 s s"], boxes: Float[Tensor, "b 4"], jitter: Float[Tensor, "b 3"]
     ) -> Float[Tensor, "b k"]:
         """What FGIS's embedder says of one region of each picture; see `region_chips`."""
-        chips = _contiguous(region_chips(pictures, self.landmarks, boxes, jitter))
+        chips = _contiguous(region_chips(pictures, self._everywhere(pictures), boxes, jitter))
         return appearance_of(self.encoder.hidden_states(chips)) - self._black
+
+    def _everywhere(self, pictures: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 5 2"]:
+        return self.landmarks.expand(len(pictures), -1, -1)
 
     @cached_property
     def _black(self) -> Float[Tensor, "1 k"]:
