@@ -48,6 +48,7 @@ class Person:
 
     seed: int
     name: str
+    shown: tuple[str, ...]
     face: FaceAnalysis
     photo: Measured
     other: Measured
@@ -67,12 +68,13 @@ class Bench:
             record = json.loads(line)
             files[record["person"]].append(folder / record["file"])
         held = [(name, photos) for name, photos in files.items() if len(photos) > 1 and is_held_out(name, len(photos))]
-        analyze = self.generator.analyzer.analyze
-        chosen = [
-            Person(0, name, analyze(photos[0]), self.judge.measure(photos[0]), self.judge.measure(photos[1]))
-            for name, photos in held[:: max(1, len(held) // count)][:count]
-        ]
+        chosen = [self._person(name, photos) for name, photos in held[:: max(1, len(held) // count)][:count]]
         return [replace(person, seed=seed) for seed in range(seeds) for person in chosen]
+
+    def _person(self, name: str, photos: Sequence[Path]) -> Person:
+        face = self.generator.analyzer.analyze(photos[0])
+        shown = self.generator.prepare(GenerationRequest(face, PROMPT)).embeddings.conditioning.regions[0]
+        return Person(0, name, shown, face, self.judge.measure(photos[0]), self.judge.measure(photos[1]))
 
     def portraits(
         self,
@@ -154,7 +156,7 @@ def weights(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
 
 def showing(part: str, people: Sequence[Person], usual: Sequence[Measured]) -> tuple[list[Person], list[Measured]]:
     """Those whose photo shows a part, and their usual portraits."""
-    pairs = [pair for pair in zip(people, usual, strict=True) if part in ("identity", *pair[0].face.region_masks)]
+    pairs = [pair for pair in zip(people, usual, strict=True) if part in ("identity", *pair[0].shown)]
     some, plain = zip(*pairs, strict=True)
     return list(some), list(plain)
 
