@@ -46,7 +46,7 @@ class TrainingModels:
         empty_ids: the empty prompt, for each text encoder.
         recorder: of the layers that eq. 1 looks at; None: it is not wanted.
         prior: to be followed, where `StepConfig.prior_weight` says so.
-        recognition: looks at what is predicted, where `StepConfig.identity_weight` says so.
+        recognition: looks at what is predicted, where `StepConfig.identity_weight` or `regions_weight` says so.
     """
 
     unet: UNet2DConditionModel

@@ -104,9 +104,10 @@ class AdapterTrainingConfig(BaseModel):
             raise ValueError("adapter.base must be sd15, sdxl or embedded")
         if "mode" in self.adapter:
             raise ValueError("adapter.mode: adapters are trained in aligned mode; leave it out")
-        if self.step.is_taught or self.step.identity_weight:
+        if self.step.is_taught or self.step.is_recognised:
             raise ValueError(
-                "step: prior_weight, contrast_weight and identity_weight are for kind: embedded; leave them out"
+                "step: prior_weight, contrast_weight, identity_weight and regions_weight are for kind: embedded; "
+                "leave them out"
             )
         if not isinstance(self.adapter.get("quirks", {}), dict):
             raise ValueError("adapter.quirks must name quirks and their values")
