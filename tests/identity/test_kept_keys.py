@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from consistentid.identity.kept_keys import kept_keys_and_values
+from consistentid.identity.kept_keys import _remembering, kept_keys_and_values
 
 
 def given(batch):
@@ -49,8 +49,27 @@ def test_bit_equal_with_fewer_products_also_when_the_text_changes(unet, adapter,
             kept = run(unet, batch, steps)
         assert forwards(unet) == before
     assert all(torch.equal(one, other) for one, other in zip(expected, kept, strict=True))
-    # Two layers for text and two for identity tokens: three texts and one set of tokens instead of five of each.
-    assert len(products) * 5 == every * 2
+    # Two layers for text and two for identity tokens: two texts and one set of tokens instead of five of each.
+    assert len(products) * 10 == every * 3
+
+
+def test_slices_of_one_tensor_are_known_again():
+    seen = []
+
+    def doubled(x):
+        seen.append(x)
+        return 2 * x
+
+    remembered, tokens = _remembering(doubled), torch.rand(2, 3, 4)
+    for _ in range(2):
+        for person in range(3):
+            assert torch.equal(remembered(tokens[:, person]), 2 * tokens[:, person])
+    assert len(seen) == 3
+    tokens.mul_(3)
+    assert torch.equal(remembered(tokens[:, 1]), 2 * tokens[:, 1])
+    for _ in range(40):
+        other = torch.rand(2, 4)
+        assert torch.equal(remembered(other), 2 * other)
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from consistentid.identity.layout import attention_layers
 
+_KEPT = 16  # inputs of one layer
+
 
 @contextmanager
 def kept_keys_and_values(unet: nn.Module) -> Iterator[None]:
@@ -44,15 +46,17 @@ def _key_and_value_layers(unet: nn.Module) -> Iterator[Any]:
 
 
 def _remembering(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    given: Tensor | None = None  # the tensor itself, so that no other one can take its place in memory
-    version: int | None = None
-    result: Tensor | None = None
+    kept: dict[tuple[Any, ...], tuple[Tensor, int | None, Tensor]] = {}
 
     def remembered(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        nonlocal given, version, result
+        # A tensor of several people's tokens is given in slices, which are new objects in every step. What was given is
+        # kept itself, so that no other one can take its place in memory.
+        place = (x.data_ptr(), x.shape, x.stride())
         now = None if x.is_inference() else x._version  # counts changes in place
-        if result is None or x is not given or now != version:
-            given, version, result = x, now, forward(x, *args, **kwargs)
-        return result
+        if place not in kept or kept[place][1] != now:
+            if len(kept) >= _KEPT:
+                kept.clear()
+            kept[place] = x, now, forward(x, *args, **kwargs)
+        return kept[place][2]
 
     return remembered
