@@ -21,14 +21,12 @@ from PIL import Image
 
 from consistentid.evaluation.embedders import ImageEmbedder, cosine
 from consistentid.faces.crops import Square, align_face, crop_square
-from consistentid.faces.regions import LEFT_BROW, REGION_NAMES, REGIONS, RIGHT_BROW, SKIN
+from consistentid.faces.region_frame import FRAME_ZOOM, MARGIN, OWN_LABELS
+from consistentid.faces.regions import REGION_NAMES
 
 FRAME_SIZE = 256  # px
-FRAME_ZOOM = 0.7  # of `crops.align_face`: with the ears
 CROP_SIZE = 150  # px
-MARGIN = 1.1  # side of the square around a region / its longer side
 _SMALLEST = 12  # px of the mask; less is noise of the parser
-REGION_LABELS = {region.name: region.labels for region in REGIONS} | {"face": (SKIN, LEFT_BROW, RIGHT_BROW)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def region_crops(
     """
     face = align_face(Image.fromarray(photo), landmarks, FRAME_SIZE, zoom=FRAME_ZOOM)
     labels = align_face(Image.fromarray(label_map), landmarks, FRAME_SIZE, zoom=FRAME_ZOOM, nearest=True)
-    masks = {name: np.isin(np.asarray(labels), numbers) for name, numbers in REGION_LABELS.items()}
+    masks = {name: np.isin(np.asarray(labels), numbers) for name, numbers in OWN_LABELS.items()}
     return {name: _crop(np.asarray(face), mask) for name, mask in masks.items() if mask.sum() >= _SMALLEST}
 
 

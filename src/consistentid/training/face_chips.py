@@ -6,9 +6,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from consistentid.evaluation.fgis import FRAME_ZOOM, MARGIN
 from consistentid.faces.crops import alignment
 from consistentid.faces.dlib_resnet import CHIP_SIZE
+from consistentid.faces.region_frame import FRAME_ZOOM, MARGIN
 
 _ZOOM, _SHIFT = 0.04, 0.015  # standard deviations
 _BAND = 1.2  # what is visible of a region's surroundings, of its box

@@ -16,8 +16,8 @@ from consistentid.dataset.record import FGIDRecord
 from consistentid.dataset.samples import Looks
 from consistentid.dataset.selection import Selection
 from consistentid.devices import is_fast_in_bfloat16
-from consistentid.evaluation.fgis import FRAME_ZOOM, REGION_LABELS
 from consistentid.faces.crops import Square, align_face, mirror_landmarks
+from consistentid.faces.region_frame import FRAME_ZOOM, OWN_LABELS
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.embedded.store import SIZE, open_portrait, save_tensors
 from consistentid.training.face_chips import region_box
@@ -77,7 +77,7 @@ def region_boxes(record: FGIDRecord) -> Float[Tensor, "2 r 4"]:
 def boxes_of(label_map: UInt8[np.ndarray, "s s"], landmarks: Float[np.ndarray, "5 2"]) -> Float[Tensor, "r 4"]:
     """Boxes around all regions, in the frame of FGIS; not a number where there is none."""
     frame = np.asarray(align_face(Image.fromarray(label_map), landmarks, SIZE, zoom=FRAME_ZOOM, nearest=True))
-    masks = [np.isin(frame, REGION_LABELS[name]) for name in REGION_NAMES]
+    masks = [np.isin(frame, OWN_LABELS[name]) for name in REGION_NAMES]
     return torch.from_numpy(
         np.stack([region_box(mask) if mask.any() else np.full(4, np.nan) for mask in masks])
     ).float()

@@ -1,0 +1,8 @@
+"""The upright frame in which regions of faces are compared, and how they are cut out of it."""
+
+from consistentid.faces.regions import LEFT_BROW, REGIONS, RIGHT_BROW, SKIN
+
+FRAME_ZOOM = 0.7  # of `crops.align_face`: with the ears
+MARGIN = 1.1  # side of the square around a region / its longer side
+# Its own labels only: eyes, nose and mouth are no part of the face here, so that no pixel counts for two regions.
+OWN_LABELS = {region.name: region.labels for region in REGIONS} | {"face": (SKIN, LEFT_BROW, RIGHT_BROW)}
