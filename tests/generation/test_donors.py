@@ -64,6 +64,21 @@ def test_a_givers_identity_acts_in_the_place_of_the_region(
     assert torch.equal(latents(generator, drawn), latents(generator, drawn, Donors({"eyes": drawn})))
 
 
+def test_a_giver_acts_beside_others_too(
+    generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a batch may have different numbers of givers; whoever has none is drawn as before."""
+    base = generator.adapter.config.base
+    monkeypatch.setitem(PRESETS, base, replace(PRESETS[base], region_places={"eyes": ((0.0, 0.0, 1.0, 0.5),)}))
+    asked = GenerationSettings.of(steps=4)
+    requests = [GenerationRequest(drawn, PROMPT, asked, donors=one) for one in (Donors(), Donors({"eyes": other}))]
+    together, apart = (generator.generate_batch(requests, output_type="latent", batch_size=size) for size in (2, 1))
+    assert together[0][0].settings.batch_size == 2
+    for one, two in zip(together, apart, strict=True):
+        torch.testing.assert_close(one[0].latents, two[0].latents, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(together[0][0].latents, together[1][0].latents)
+
+
 def test_mixtures_share_a_batch(generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis) -> None:
     asked = GenerationSettings.of(steps=4)
     requests = [
