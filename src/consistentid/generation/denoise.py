@@ -12,7 +12,7 @@ from torch import Tensor
 from consistentid.generation.callbacks import Cancel, StepEnd, StepReport
 from consistentid.generation.composition import in_windows
 from consistentid.generation.controlnets import networks_of
-from consistentid.generation.embeddings import pipeline_inputs
+from consistentid.generation.embeddings import PipelineInputs, pipeline_inputs
 from consistentid.generation.overflow import check_picture
 from consistentid.generation.precision import in_own_precision
 from consistentid.generation.presets import PRESETS
@@ -65,15 +65,7 @@ def denoise(
     runner = pipeline_for(task_named(request.task), pipeline, components=request.components)
     runner.set_progress_bar_config(disable=True)
     guidance = _guidance_scale(pipeline, settings)
-    inputs = pipeline_inputs(
-        [embeddings for shot in batch for embeddings in shot.prepared.everybody],
-        _phases(batch, pipeline=pipeline),
-        guidance=guidance.branch,
-        device=runner._execution_device,  # with offloading not where the U-Net is
-        dtype=pipeline.unet.dtype,
-        places=PRESETS[adapter.config.base].region_places,
-        grid=_grid(batch, pipeline=pipeline),
-    )
+    inputs = _inputs(pipeline, batch, adapter=adapter, guidance=guidance.branch, device=runner._execution_device)
     adapter.set_scale(settings.identity_scale or 0.0)
     with (
         _scheduler(runner, settings.scheduler or ""),
@@ -102,6 +94,21 @@ def denoise(
             output_type=output_type,
         )
     return _rendered(output, batch, vae=pipeline.vae, output_type=output_type)
+
+
+def _inputs(
+    pipeline: Any, batch: Sequence[Shot], *, adapter: IdentityAdapter, guidance: bool, device: torch.device
+) -> PipelineInputs:
+    """Embeddings of everybody in the batch; the device is not the U-Net's when the pipeline is offloaded."""
+    return pipeline_inputs(
+        [embeddings for shot in batch for embeddings in shot.prepared.everybody],
+        _phases(batch, pipeline=pipeline),
+        guidance=guidance,
+        device=device,
+        dtype=pipeline.unet.dtype,
+        places=PRESETS[adapter.config.base].region_places,
+        grid=_grid(batch, pipeline=pipeline),
+    )
 
 
 def _grid(batch: Sequence[Shot], *, pipeline: Any) -> tuple[int, int]:
