@@ -126,6 +126,7 @@ def test_a_step_compares_what_can_be_seen(
                 models, replace(batch, looks=replace(batch.looks, known=known)), draws, config=config
             )
         assert torch.allclose(losses.total, losses.noise + 2 * losses.regions)
+        assert losses.identity == 0
         seen[name] = float(losses.regions)
     assert (seen["own"] > 0) == (share < 0.98)
     assert (seen["strangers"] > 0) == (0.8 < share < 0.98)

@@ -74,8 +74,9 @@ class Recognition:
             regions: which of them is compared.
             jitter: see `aligned_chips`.
         """
-        if self.usual is None or not len(pictures):
+        if not len(pictures):
             return pictures.sum()
+        assert self.usual is not None  # measured wherever a stage compares regions
         rows = torch.arange(len(regions), device=regions.device)
         found, usual = self.region_embeddings(pictures, looks.boxes[rows, regions], jitter), self.usual[regions]
         return 1 - F.cosine_similarity(found - usual, looks.embeddings[rows, regions] - usual).mean()

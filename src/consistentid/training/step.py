@@ -74,7 +74,8 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
     noise = (weights * squared)[own].mean()
     parts: dict[str, Tensor] = {}
     if recorder:
-        parts |= attention_losses(recorder, batch, kept.regions & own[:, None])
+        every = attention_losses(recorder, batch, kept.regions & own[:, None])
+        parts |= {name: loss for name, loss in every.items() if getattr(config, f"{name}_weight")}
     if batch.told is not None and kept.fused:
         clean = clean_latents(models.scheduler, prediction, noisy, timesteps)
         seen = Seen(batch, batch.told, kept, draws, clean, noisy, timesteps)

@@ -55,7 +55,7 @@ def recognised(
         return {}
     share = seen.timesteps / scheduler.config.num_train_timesteps
     visible = (share < _VISIBLE) & (~seen.batch.stranger | (share >= config.stranger_from))
-    whole = visible & seen.kept.identity & ~seen.told.mixed.any(1)
+    whole = visible & seen.kept.identity & ~seen.told.mixed.any(1) & (config.identity_weight > 0)
     regional, region = _compared(seen)
     regional = regional & visible & (config.regions_weight > 0)
     rows = whole | regional

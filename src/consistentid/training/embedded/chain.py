@@ -201,8 +201,7 @@ class Chain:
         """How regions look, where a stage compares them."""
         if not any(stage.step.regions_weight for stage in self.config.diffusion.values()):
             return None
-        latents, judge = self.sampler_parts[2], self._recognition
-        return looks_of(self.training_records, latents, judge, folder=self._store_folder)
+        return looks_of(self.training_records, self.sampler_parts[2], self._recognition, folder=self._store_folder)
 
     @cached_property
     def _recognition(self) -> Recognition:
