@@ -15,6 +15,7 @@ from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.crops import Square, crop_square
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.loading import embedded_folder
+from consistentid.identity.attention_maps import AttentionRecorder, cross_attention_layers
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.training.embedded.looks import RegionLooks, boxes_of, measured_looks
 from consistentid.training.embedded.sampler import StoreSampler
@@ -146,6 +147,19 @@ def test_its_gradients_reach_the_facial_encoder(
     models = replace(models, recognition=replace(recognition, usual=looks.usual))
     training_step(models, batch, draws, config=config).regions.backward()
     assert any(one.grad is not None and one.grad.any() for one in encoder.parameters())
+
+
+def test_a_loss_at_weight_0_is_not_there(models: TrainingModels, sampler: StoreSampler) -> None:
+    batch = sampler.draw(2, torch.Generator().manual_seed(0))
+    layers = cross_attention_layers(models.unet, largest=8)
+    models = replace(models, recorder=AttentionRecorder(models.unet, layers))
+    for eq1, share in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)):
+        config = StepConfig(**_KEEP_ALL, localisation_weight=eq1, share_weight=share)
+        draws = draw_step(tuple(batch.latents.shape), models.scheduler, torch.Generator().manual_seed(1), config=config)
+        with torch.no_grad():
+            losses = training_step(models, batch, draws, config=config)
+        assert (losses.localisation is not None, losses.share is not None) == (eq1 > 0, share > 0)
+        assert (losses.regions, losses.identity) == (None, None)
 
 
 def _looks(looks: RegionLooks, people: tuple[int, int]) -> Looks:
