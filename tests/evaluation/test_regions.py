@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from consistentid.evaluation.embedders import DlibFeatures
-from consistentid.evaluation.fgis import embed_regions, region_crops, region_similarity
+from consistentid.evaluation.fgis import (
+    embed_regions,
+    embed_squares,
+    region_crops,
+    region_similarity,
+    region_squares,
+)
 from consistentid.evaluation.judge import Judge
 from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
 from consistentid.faces.crops import align_face
@@ -76,6 +82,25 @@ def test_crops_are_black_outside_the_region(face: FaceAnalysis) -> None:
     crops = region_crops(face.photo, face.label_map, face.landmarks)
     assert np.asarray(crops["eyes"])[:20].max() == 0  # eyes are a strip in a square
     assert np.asarray(crops["nose"]).mean() > 10
+
+
+def test_squares_show_what_is_around_each_eye(face: FaceAnalysis) -> None:
+    assert face.landmarks is not None
+    found = region_squares(face.photo, face.label_map, face.landmarks)
+    assert {name: len(row) for name, row in found.items()} == {"face": 1, "eyes": 2, "nose": 1, "mouth": 1} | (
+        {"ears": len(found["ears"])} if "ears" in found else {}
+    )
+    left, right = (np.asarray(eye) for eye in found["eyes"])
+    assert min(left.min(2).mean(), right.min(2).mean()) > 20  # skin, not black
+    assert np.abs(left.astype(int) - right).mean() > 5
+    first, second = (
+        embed_squares(region_squares(photo, face.label_map, face.landmarks), EMBEDDER)
+        for photo in (face.photo, np.where(inside(face, "nose")[..., None], face.photo[::-1, ::-1], face.photo))
+    )
+    assert region_similarity(first, first).mean == pytest.approx(1)
+    same = region_similarity(first, second).regions
+    assert same["nose"] < min(0.99, same["mouth"])
+    assert embed_squares({}, EMBEDDER) == {}
 
 
 def test_the_order_of_crops_and_the_batch_do_not_matter(face: FaceAnalysis) -> None:

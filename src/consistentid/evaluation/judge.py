@@ -11,7 +11,7 @@ from PIL import Image
 from consistentid.errors import ConsistentIDError
 from consistentid.evaluation.copying import head_pose
 from consistentid.evaluation.embedders import DlibFeatures, ImageEmbedder
-from consistentid.evaluation.fgis import FRAME_SIZE, embed_regions, region_crops
+from consistentid.evaluation.fgis import FRAME_SIZE, embed_regions, embed_squares, region_crops, region_squares
 from consistentid.evaluation.fingerprints import parser_identity
 from consistentid.evaluation.measured import Measured
 from consistentid.evaluation.recognisers import DlibRecogniser, Recogniser
@@ -61,7 +61,7 @@ class Judge:
     @property
     def identity(self) -> str:
         """Which networks measure, for caches."""
-        parts = [parser_identity(self.parser), self.detector.name]
+        parts = ["with squares", parser_identity(self.parser), self.detector.name]
         parts += [recogniser.name for recogniser in self.recognisers]
         parts += [f"{each.name} {each.sha256}" for each in (self.regions, *self.images)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -92,6 +92,7 @@ class Judge:
             faces=len(faces),
             identity={name: embedding for name, embedding in found.items() if embedding is not None},
             regions=embed_regions(region_crops(enlarged, label_map, landmarks), self.regions),
+            squares=embed_squares(region_squares(enlarged, label_map, landmarks), self.regions),
             images=images,
             face=self._faces.embed([chip])[0],
             pose=head_pose(landmarks),

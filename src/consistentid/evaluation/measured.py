@@ -11,6 +11,7 @@ from jaxtyping import Float
 from consistentid.faces.attributes import FaceAttributes
 from consistentid.generation.portrait import write_bytes
 
+_GROUPS = ("identity", "regions", "squares", "images")
 _WORDS = ("hair", "expression", "background")
 _NUMBERS = ("hair_lab", "smile", "mouth_open", "background_lab")
 
@@ -24,6 +25,7 @@ class Measured:
         faces: how many faces were found.
         identity: embedding by recogniser; one that saw no face is missing.
         regions: embedding by region (see `fgis`); regions that are not visible are missing.
+        squares: the same of the squares around regions, see `fgis.region_squares`.
         images: embedding of the whole picture by embedder.
         face: features of the aligned face, for distances between sets of pictures.
         pose: roll, yaw and pitch (see `copying.head_pose`).
@@ -34,6 +36,7 @@ class Measured:
     faces: int = 0
     identity: Mapping[str, Float[np.ndarray, " d"]] = field(default_factory=dict)
     regions: Mapping[str, Float[np.ndarray, " d"]] = field(default_factory=dict)
+    squares: Mapping[str, Float[np.ndarray, " d"]] = field(default_factory=dict)
     images: Mapping[str, Float[np.ndarray, " d"]] = field(default_factory=dict)
     face: Float[np.ndarray, " d"] | None = None
     pose: Float[np.ndarray, "3"] | None = None
@@ -46,7 +49,7 @@ def save_measured(measured: Measured, path: Path) -> None:
 
     arrays = {
         f"{group}/{name}": np.ascontiguousarray(value)
-        for group in ("identity", "regions", "images")
+        for group in _GROUPS
         for name, value in getattr(measured, group).items()
     }
     arrays |= {name: value for name in ("face", "pose") if (value := getattr(measured, name)) is not None}
@@ -66,7 +69,7 @@ def load_measured(path: Path) -> Measured | None:
     with safe_open(path, framework="np") as file:
         words = json.loads(file.metadata()["measured"])
         arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no mapping
-    groups: dict[str, dict[str, np.ndarray]] = {"identity": {}, "regions": {}, "images": {}, "attributes": {}}
+    groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in (*_GROUPS, "attributes")}
     for key, value in arrays.items():
         group, slash, name = key.partition("/")
         if slash:
