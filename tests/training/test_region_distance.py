@@ -85,8 +85,18 @@ def test_regions_are_cut_out_as_by_fgis(
             assert np.abs(255 * found.numpy() - wanted)[np.asarray(inner)].mean() < 20  # FGIS cuts at whole pixels
 
 
+def test_one_eye_is_looked_at_with_what_is_around_it(
+    crops: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> None:
+    for _, labels, points in crops:
+        eyes, nose = (boxes_of(labels, points)[REGION_NAMES.index(name)] for name in ("eyes", "nose"))
+        assert eyes[2] == eyes[3]
+        assert abs(eyes[0] - nose[0]) > 0.1  # left or right of the nose
+        assert eyes[2] < 0.5
+
+
 def test_it_tells_whose_region_is_seen(latents: torch.Tensor, recognition: Recognition, looks: RegionLooks) -> None:
-    judge, pictures = replace(recognition, usual=looks.usual), recognition.pictures(latents)
+    judge, pictures = replace(recognition, spread=looks.spread), recognition.pictures(latents)
     for region in _SEEN:
         own, other = (
             judge.region_distance(pictures, _looks(looks, people), torch.full((2,), region), _STILL)
@@ -96,8 +106,14 @@ def test_it_tells_whose_region_is_seen(latents: torch.Tensor, recognition: Recog
         assert float(other) > 0.5
 
 
+def test_distances_are_shares_of_that_to_the_mean_over_people() -> None:
+    embeddings = torch.eye(2)[:, None, None].half()  # two people, one region, at right angles
+    spread = RegionLooks(embeddings, torch.zeros(2, 1, 1, 4), torch.ones(2, 1, 1, dtype=torch.bool)).spread
+    assert torch.allclose(spread, torch.tensor([1 - 0.5**0.5]))
+
+
 def test_pictures_follow_it(latents: torch.Tensor, recognition: Recognition, looks: RegionLooks) -> None:
-    judge, wanted = replace(recognition, usual=looks.usual), _looks(looks, (1, 0))
+    judge, wanted = replace(recognition, spread=looks.spread), _looks(looks, (1, 0))
     changed, distances = recognition.pictures(latents).detach().requires_grad_(), []
     for _ in range(4):
         distance = judge.region_distance(changed, wanted, torch.tensor([_SEEN[1]] * 2), _STILL)
@@ -118,7 +134,7 @@ def test_a_step_compares_what_can_be_seen(
     batch = replace(batch, looks=looks.of(people, torch.zeros(4, dtype=torch.long)))
     draws = draw_step(tuple(batch.latents.shape), models.scheduler, torch.Generator().manual_seed(1), config=config)
     draws = replace(draws, timesteps=torch.full((4,), int(1000 * share)))
-    models = replace(models, recognition=replace(recognition, usual=looks.usual))
+    models = replace(models, recognition=replace(recognition, spread=looks.spread))
     seen = {}
     for name, unknown in (("all", torch.zeros(4) > 0), ("own", batch.stranger), ("strangers", ~batch.stranger)):
         known = batch.looks.known & ~unknown[:, None]
@@ -144,7 +160,7 @@ def test_its_gradients_reach_the_facial_encoder(
     draws = replace(draws, timesteps=torch.full((2,), 500))
     encoder = models.adapter.facial_encoder.requires_grad_(True)
     encoder.zero_grad()
-    models = replace(models, recognition=replace(recognition, usual=looks.usual))
+    models = replace(models, recognition=replace(recognition, spread=looks.spread))
     training_step(models, batch, draws, config=config).regions.backward()
     assert any(one.grad is not None and one.grad.any() for one in encoder.parameters())
 

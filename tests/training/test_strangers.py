@@ -9,7 +9,7 @@ import torch
 from consistentid.dataset.samples import Batch, Told
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.embedded.sampler import StoreSampler, _imagined
-from consistentid.training.embedded.store import GENDERS, MIXED_REGIONS
+from consistentid.training.embedded.store import EXPRESSIONS, GENDERS, MIXED_REGIONS, PRIOR_WORDS
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.losses import Losses
 from consistentid.training.step import TrainingModels, draw_step, spread, training_step
@@ -35,6 +35,22 @@ def test_an_asked_gender_moves_the_identity(sampler: StoreSampler) -> None:
     means = [sampler.references.identity[sampler.targets.words[:, 0, 0] == g, 0].mean(0) for g in (woman, man)]
     assert torch.allclose(sampler._towards(asked, men), (means[0] - means[1]).expand(len(men), -1))
     assert not sampler._towards(torch.full_like(men, man), men).any()
+
+
+def test_a_quiet_text_leaves_the_expression_to_the_mouth(sampler: StoreSampler) -> None:
+    smiling, words = EXPRESSIONS.index("smiling"), sampler.targets.words.clone()
+    words[..., 1] = smiling
+    sampler = replace(sampler, targets=replace(sampler.targets, words=words))
+    said = {
+        (quiet, contradict): set(
+            replace(sampler, quiet=quiet, contradict=contradict)
+            .draw(16, torch.Generator().manual_seed(0))
+            .told.words[:, PRIOR_WORDS.index(1)]
+            .tolist()
+        )
+        for quiet, contradict in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
+    }
+    assert said == {(0.0, 0.0): {0, smiling}, (1.0, 0.0): {0}, (1.0, 1.0): {smiling}}
 
 
 def test_the_noise_loss_does_not_see_strangers(models: TrainingModels, sampler: StoreSampler) -> None:

@@ -28,13 +28,14 @@ class Recognition:
         autoencoder: decodes latents.
         encoder: the recogniser; what it says has gradients.
         landmarks: where the face lies in every target, in pixels.
-        usual: mean embedding of each region over people; None: regions are not compared.
+        spread: how far each region of people is from the mean over people, see `RegionLooks`; None: regions are not
+            compared.
     """
 
     autoencoder: AutoencoderTiny
     encoder: DlibImageEncoder
     landmarks: Float[Tensor, "5 2"]
-    usual: Float[Tensor, "n k"] | None = None
+    spread: Float[Tensor, " n"] | None = None
 
     def pictures(self, clean: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
         """What predicted latents show, in 0..1 and a little beyond."""
@@ -66,7 +67,10 @@ class Recognition:
         regions: Int[Tensor, " b"],
         jitter: Float[Tensor, "b 3"],
     ) -> Float[Tensor, ""]:
-        """1 less the mean cosine of one region of each picture and how it is to look, both less the usual look.
+        """How far one region of each picture is from how it is to look; 1 is as far as the mean over people is.
+
+        The distance is 1 less the cosine. With both sides less the mean, every faint difference would count in full:
+        what is uncertain was drawn as if it were certain, with black nostrils.
 
         Args:
             pictures: predicted.
@@ -76,10 +80,11 @@ class Recognition:
         """
         if not len(pictures):
             return pictures.sum()
-        assert self.usual is not None  # measured wherever a stage compares regions
+        assert self.spread is not None  # measured wherever a stage compares regions
         rows = torch.arange(len(regions), device=regions.device)
-        found, usual = self.region_embeddings(pictures, looks.boxes[rows, regions], jitter), self.usual[regions]
-        return 1 - F.cosine_similarity(found - usual, looks.embeddings[rows, regions] - usual).mean()
+        found = self.region_embeddings(pictures, looks.boxes[rows, regions], jitter)
+        distances = 1 - F.cosine_similarity(found, looks.embeddings[rows, regions])
+        return (distances / self.spread[regions]).mean()
 
     def region_embeddings(
         self, pictures: Float[Tensor, "b 3 s s"], boxes: Float[Tensor, "b 4"], jitter: Float[Tensor, "b 3"]

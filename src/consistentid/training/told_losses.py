@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from consistentid.dataset.samples import Batch, Told
+from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.conditions import Draws, Kept
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.losses import NoiseScheduler
@@ -14,6 +15,8 @@ from consistentid.training.recognition import Recognition
 from consistentid.training.step_config import StepConfig
 from consistentid.training.teacher import Teacher
 
+_COMPARED = {"face": 0.7, "ears": 1.5, "eyes": 1.9, "nose": 0.8, "mouth": 1.1}  # how readily
+_OTHERS = 0.5  # how much more readily regions of somebody else are
 _VISIBLE = 0.98  # share of the noise schedule from which on the noisy latents show nothing
 
 
@@ -69,9 +72,10 @@ def recognised(
 
 
 def _compared(seen: Seen) -> tuple[Bool[Tensor, " b"], Int[Tensor, " b"]]:
-    """Which samples are compared in a region, and in which: in somebody else's where there is one."""
+    """Which samples are compared in a region, and in which: rather in somebody else's."""
     if seen.batch.looks is None:
         return torch.zeros_like(seen.batch.stranger), torch.zeros_like(seen.timesteps)
     allowed = seen.batch.looks.known & seen.kept.regions
-    order = (1 + seen.draws.region + seen.told.mixed) * allowed
+    readily = torch.tensor([_COMPARED[name] for name in REGION_NAMES], device=allowed.device)
+    order = (1 + seen.draws.region * readily + _OTHERS * seen.told.mixed) * allowed
     return allowed.any(1), order.argmax(1)

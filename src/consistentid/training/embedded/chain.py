@@ -216,7 +216,7 @@ class Chain:
         finished = folder / "final"
         if not finished.is_dir():
             choose_trained(models, stage.train)
-            recognition = replace(self._recognition, usual=self.looks.usual) if self.looks else self._recognition
+            recognition = replace(self._recognition, spread=self.looks.spread) if self.looks else self._recognition
             ready = with_losses(models, stage, prior=self.prior, recognition=recognition)
             if not self._train(ready, stage, folder):
                 return None
@@ -251,7 +251,7 @@ class Chain:
         load_modules(folder / "final", task.modules)
 
     def _train(self, models: TrainingModels, stage: DiffusionStage, folder: Path) -> bool:
-        shares = {name: getattr(stage, name) for name in ("contradict", "strangers", "composites", "mixed")}
+        shares = {name: getattr(stage, name) for name in ("contradict", "strangers", "composites", "mixed", "quiet")}
         sampler = self._sampler(**shares)
         validate = self._validation(models, folder) if self.portraits else None
         return self._fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)

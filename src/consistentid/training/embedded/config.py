@@ -48,6 +48,7 @@ class DiffusionStage(BaseModel):
         contradict: see `StoreSampler.contradict`.
         composites: see `StoreSampler.composites`; needs `store.composite_variants`.
         mixed: see `StoreSampler.mixed`.
+        quiet: see `StoreSampler.quiet`.
         appearance: whether the identity prior also says what the images of regions show.
         strangers: see `StoreSampler.strangers`; without `step.prior_weight` and `step.contrast_weight` these
             samples teach nothing.
@@ -63,6 +64,7 @@ class DiffusionStage(BaseModel):
     strangers: float = Field(default=0.0, ge=0, le=0.5)
     composites: float = Field(default=0.0, ge=0, le=1)
     mixed: float = Field(default=0.2, ge=0, le=1)
+    quiet: float = Field(default=0.0, ge=0, le=1)
     appearance: bool = False
 
 

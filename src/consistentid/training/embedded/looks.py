@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from consistentid.dataset.record import FGIDRecord
 from consistentid.dataset.samples import Looks
@@ -24,6 +25,9 @@ from consistentid.training.face_chips import region_box
 from consistentid.training.recognition import Recognition
 
 SIDES = 2  # as the photo is, and mirrored
+_PAIRS = ("ears", "eyes")
+_AROUND = 1.4  # side of the square around one of a pair / of its box
+_SMALLEST = 4  # px of a region
 _BATCH = 32
 
 
@@ -42,10 +46,12 @@ class RegionLooks:
     known: Bool[Tensor, "n 2 r"]
 
     @cached_property
-    def usual(self) -> Float[Tensor, "r k"]:
-        """The mean over photos."""
-        known = self.known.flatten(0, 1).float()
-        return torch.einsum("nrk,nr->rk", self.embeddings.flatten(0, 1).float(), known) / known.sum(0)[:, None]
+    def spread(self) -> Float[Tensor, " r"]:
+        """Mean of 1 less the cosine between each photo's region and its mean over photos."""
+        embeddings, known = self.embeddings.flatten(0, 1).float(), self.known.flatten(0, 1).float()
+        count = known.sum(0)
+        usual = torch.einsum("nrk,nr->rk", embeddings, known) / count[:, None]
+        return ((1 - F.cosine_similarity(embeddings, usual, dim=2)) * known).sum(0) / count
 
     def of(self, photos: Int[Tensor, "b r"], sides: Int[Tensor, " b"]) -> Looks:
         """The looks of regions that may come from several photos; side 1 is mirrored."""
@@ -75,12 +81,23 @@ def region_boxes(record: FGIDRecord) -> Float[Tensor, "2 r 4"]:
 
 
 def boxes_of(label_map: UInt8[np.ndarray, "s s"], landmarks: Float[np.ndarray, "5 2"]) -> Float[Tensor, "r 4"]:
-    """Boxes around all regions, in the frame of FGIS; not a number where there is none."""
+    """Boxes around all regions, in the frame of FGIS; not a number where there is none.
+
+    Of eyes and ears it is a square around the larger one and its surroundings: in a box around both, they are a few
+    pixels, and where its edges lie decides the comparison.
+    """
     frame = np.asarray(align_face(Image.fromarray(label_map), landmarks, SIZE, zoom=FRAME_ZOOM, nearest=True))
-    masks = [np.isin(frame, OWN_LABELS[name]) for name in REGION_NAMES]
-    return torch.from_numpy(
-        np.stack([region_box(mask) if mask.any() else np.full(4, np.nan) for mask in masks])
-    ).float()
+    return torch.from_numpy(np.stack([_box(np.isin(frame, OWN_LABELS[name]), name) for name in REGION_NAMES])).float()
+
+
+def _box(mask: Bool[np.ndarray, "s s"], name: str) -> Float[np.ndarray, " 4"]:
+    if name in _PAIRS:
+        halves = mask & (np.arange(SIZE) < SIZE // 2), mask & (np.arange(SIZE) >= SIZE // 2)
+        mask = max(halves, key=np.count_nonzero)
+    if np.count_nonzero(mask) < _SMALLEST:
+        return np.full(4, np.nan)
+    box = region_box(mask)
+    return np.concatenate([box[:2], np.full(2, _AROUND * box[2:].max())]) if name in _PAIRS else box
 
 
 @torch.no_grad()

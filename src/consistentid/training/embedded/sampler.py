@@ -48,6 +48,8 @@ class StoreSampler:
         composites: share of the batch whose targets show regions of another photo, where the store has such targets;
             the reference's regions come from there, too.
         mixed: how often a stranger's eyes, nose, mouth or ears are those of yet another person.
+        quiet: how often the text of a sample without contradictions says nothing of the expression, whatever else it
+            says: then the reference's mouth decides.
         other_photo: how often the reference is another photo of the same person, where there is one.
         without_caption: how often the text is the prompt alone, as in the plain pipeline.
         identity_noise: largest standard deviation of noise on identity embeddings, per dimension; two photos of one
@@ -64,6 +66,7 @@ class StoreSampler:
     strangers: float = 0.0
     composites: float = 0.0
     mixed: float = 0.2
+    quiet: float = 0.0
     other_photo: float = 0.6
     without_caption: float = 0.15
     identity_noise: float = 0.03
@@ -161,6 +164,8 @@ class StoreSampler:
         said = stated.subset(rng, keep=0.6)
         if contradicts:
             return Attributes(said.gender, stated.expression, stated.hair, said.background)
+        if rng.random() < self.quiet:
+            said = replace(said, expression=None)
         recoloured = stated.hair != HAIRS[int(self.targets.words[photo, 0, 2])]
         return Attributes(said.gender, said.expression, stated.hair if recoloured else said.hair, said.background)
 
