@@ -40,7 +40,7 @@ _EMBEDDED_PLACES: dict[str, tuple[Box, ...]] = {
 
 PRESETS = {
     # Fresh noise in every step mends early mistakes. Its faces fill the picture.
-    "embedded": Preset(steps=30, guidance=2.5, smallest_place=0.75, scheduler="ddpm", region_places=_EMBEDDED_PLACES),
+    "embedded": Preset(steps=30, guidance=1.5, smallest_place=0.75, scheduler="ddpm", region_places=_EMBEDDED_PLACES),
     # Demos of the release: Euler, merge step 30 of 50, 512 x 768 (SDXL 864 x 1152); paper: guidance 5.
     "sd15": Preset(steps=50, guidance=5.0, smallest_place=0.5, scheduler="euler", size=(512, 768)),
     "sdxl": Preset(steps=50, guidance=5.0, smallest_place=0.375, scheduler="euler", size=(864, 1152), batch_size=1),

@@ -33,7 +33,7 @@ class Form:
     seed: int = 0
     num_images: int = 1
     steps: int = 30
-    guidance: float = 2.5
+    guidance: float = 1.5
     identity_scale: float = 1.0
     text_share: float = 0.1
     used: tuple[str, ...] = REGION_NAMES
