@@ -66,7 +66,7 @@ def test_a_job_file_is_batched_survives_bad_jobs_and_resumes(
         Job(name="two", **{**common, "num_images": 2, "seed": 7}),
         Job(name="nobody", **{**common, "photo": "nobody.png"}),
         Job(name="rude", **{**common, "prompt": "a nude person"}),
-        Job(name="other", **{**common, "guidance": 1.5}),
+        Job(name="other", **{**common, "guidance": 3.0}),
     ]
     out = tmp_path / "out"
     report = run_jobs(generator, jobs, out=out, photos=tmp_path, batch_size=4)
