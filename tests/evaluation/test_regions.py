@@ -87,9 +87,8 @@ def test_crops_are_black_outside_the_region(face: FaceAnalysis) -> None:
 def test_squares_show_what_is_around_each_eye(face: FaceAnalysis) -> None:
     assert face.landmarks is not None
     found = region_squares(face.photo, face.label_map, face.landmarks)
-    assert {name: len(row) for name, row in found.items()} == {"face": 1, "eyes": 2, "nose": 1, "mouth": 1} | (
-        {"ears": len(found["ears"])} if "ears" in found else {}
-    )
+    assert [len(found[name]) for name in ("face", "eyes", "nose", "mouth")] == [1, 2, 1, 1]
+    assert len(found["ears"]) == 1  # hair hides the other
     left, right = (np.asarray(eye) for eye in found["eyes"])
     assert min(left.min(2).mean(), right.min(2).mean()) > 20  # skin, not black
     assert np.abs(left.astype(int) - right).mean() > 5

@@ -24,13 +24,12 @@ from PIL import Image
 
 from consistentid.evaluation.embedders import ImageEmbedder, cosine
 from consistentid.faces.crops import Square, align_face, crop_square
-from consistentid.faces.region_frame import FRAME_ZOOM, MARGIN, OWN_LABELS
+from consistentid.faces.region_frame import FRAME_ZOOM, MARGIN, OWN_LABELS, PAIRS, sides
 from consistentid.faces.regions import REGION_NAMES
 
 FRAME_SIZE = 256  # px
 CROP_SIZE = 150  # px
 _SMALLEST = 12  # px of the mask; less is noise of the parser
-_PAIRS = ("ears", "eyes")
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ def region_squares(
 ) -> dict[str, list[Image.Image]]:
     """The squares of step 3 with all that they show, one for each eye and each ear; arguments as for `region_crops`."""
     face, masks = _upright(photo, label_map, landmarks)
-    left = np.arange(FRAME_SIZE) < FRAME_SIZE // 2
-    parts = {name: [mask & left, mask & ~left] if name in _PAIRS else [mask] for name, mask in masks.items()}
+    parts = {name: sides(mask) if name in PAIRS else (mask,) for name, mask in masks.items()}
     seen = {name: [part for part in row if part.sum() >= _SMALLEST] for name, row in parts.items()}
     return {name: [_crop(face, part) for part in row] for name, row in seen.items() if row}
 

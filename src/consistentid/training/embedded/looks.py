@@ -18,14 +18,14 @@ from consistentid.dataset.samples import Looks
 from consistentid.dataset.selection import Selection
 from consistentid.devices import is_fast_in_bfloat16
 from consistentid.faces.crops import Square, align_face, mirror_landmarks
-from consistentid.faces.region_frame import FRAME_ZOOM, OWN_LABELS
+from consistentid.faces.region_frame import FRAME_ZOOM, OWN_LABELS, PAIRS, sides
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.embedded.store import SIZE, open_portrait, save_tensors
 from consistentid.training.face_chips import region_box
 from consistentid.training.recognition import Recognition
 
 SIDES = 2  # as the photo is, and mirrored
-_PAIRS = ("ears", "eyes")
+_FORMAT = 2  # raise it when looks are measured in another way: what is in the folder then counts no more
 _AROUND = 1.4  # side of the square around one of a pair / of its box
 _SMALLEST = 4  # px of a region
 _BATCH = 32
@@ -64,7 +64,7 @@ def looks_of(
 ) -> RegionLooks:
     """Looks of all records, kept in a folder for these latents of theirs."""
     latents = latents[:, :SIDES]
-    path = folder / f"looks-{zlib.crc32(latents.contiguous().numpy().data):08x}.safetensors"
+    path = folder / f"looks{_FORMAT}-{zlib.crc32(latents.contiguous().numpy().data):08x}.safetensors"
     if not path.is_file():
         boxes = torch.stack([region_boxes(record) for record in records])
         found = measured_looks(boxes, latents, recognition)
@@ -91,13 +91,12 @@ def boxes_of(label_map: UInt8[np.ndarray, "s s"], landmarks: Float[np.ndarray, "
 
 
 def _box(mask: Bool[np.ndarray, "s s"], name: str) -> Float[np.ndarray, " 4"]:
-    if name in _PAIRS:
-        halves = mask & (np.arange(SIZE) < SIZE // 2), mask & (np.arange(SIZE) >= SIZE // 2)
-        mask = max(halves, key=np.count_nonzero)
+    if name in PAIRS:
+        mask = max(sides(mask), key=np.count_nonzero)
     if np.count_nonzero(mask) < _SMALLEST:
         return np.full(4, np.nan)
     box = region_box(mask)
-    return np.concatenate([box[:2], np.full(2, _AROUND * box[2:].max())]) if name in _PAIRS else box
+    return np.concatenate([box[:2], np.full(2, _AROUND * box[2:].max())]) if name in PAIRS else box
 
 
 @torch.no_grad()
