@@ -170,8 +170,7 @@ def weights(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
 def showing(part: str, people: Sequence[Person], usual: Sequence[Measured]) -> tuple[list[Person], list[Measured]]:
     """Those whose photo shows a part, and their usual portraits."""
     pairs = [pair for pair in zip(people, usual, strict=True) if part in ("identity", *pair[0].shown)]
-    some, plain = zip(*pairs, strict=True)
-    return list(some), list(plain)
+    return [person for person, _ in pairs], [portrait for _, portrait in pairs]
 
 
 def weighted(
@@ -320,6 +319,10 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(CHECKS))
     parser.add_argument("--out", type=Path, default=Path("out/control.json"))
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts.split(",")) - CHECKS.keys():
+        parser.error(f"--parts knows {', '.join(CHECKS)}, not {', '.join(sorted(unknown))}")
+    if not (arguments.photos / "portraits.jsonl").is_file():
+        parser.error(f"{arguments.photos} has no portraits.jsonl")
     bench = Bench(arguments.model, embedder=EMBEDDERS[arguments.regions]())
     people = bench.people(arguments.photos, arguments.people, seeds=arguments.seeds)
     report = {name: CHECKS[name](bench, people) for name in arguments.parts.split(",")}
