@@ -14,85 +14,30 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from held_out import PROMPT, Bench, Person
 from PIL import Image, ImageEnhance, ImageFilter
 
-from consistentid.dataset.holdout import is_held_out
 from consistentid.evaluation.embedders import DlibFeatures, ImageEmbedder
 from consistentid.evaluation.facenet import FaceNetFeatures
 from consistentid.evaluation.fgis import region_similarity
 from consistentid.evaluation.intervals import mean_estimate, paired_difference
-from consistentid.evaluation.judge import Judge
 from consistentid.evaluation.measured import Measured
 from consistentid.evaluation.recognisers import DlibRecogniser
-from consistentid.faces.analysis import FaceAnalysis
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.donors import Donors
-from consistentid.generation.generator import PortraitGenerator
-from consistentid.generation.loading import embedded_folder
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 
-PROMPT = "a portrait photo of a person"
 WEIGHTS = (0.0, 1.0, 1.5)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 PARTS = (*REGION_NAMES, "identity")
 EMBEDDERS: dict[str, type[ImageEmbedder]] = {"dlib": DlibFeatures, "facenet": FaceNetFeatures}
-
-
-@dataclass(frozen=True)
-class Person:
-    """A held-out person: an analysed photo, what is measured on it, and on another photo; the seed of the portraits."""
-
-    seed: int
-    name: str
-    shown: tuple[str, ...]
-    face: FaceAnalysis
-    photo: Measured
-    other: Measured
-
-
-class Bench:
-    """A model and its judge."""
-
-    def __init__(self, model: str, *, embedder: ImageEmbedder) -> None:
-        self.generator = PortraitGenerator.from_pretrained(model, cache=False)
-        self.judge = Judge.embedded(embedded_folder() if model == "embedded" else Path(model), regions=embedder)
-
-    def people(self, folder: Path, count: int, *, seeds: int) -> list[Person]:
-        """Held-out people with two photos, spread over the list, all with the first seed, then all with the next."""
-        files = defaultdict(list)
-        for line in (folder / "portraits.jsonl").read_text().splitlines():
-            record = json.loads(line)
-            files[record["person"]].append(folder / record["file"])
-        held = [(name, photos) for name, photos in files.items() if len(photos) > 1 and is_held_out(name, len(photos))]
-        chosen = [self._person(name, photos) for name, photos in held[:: max(1, len(held) // count)][:count]]
-        return [replace(person, seed=seed) for seed in range(seeds) for person in chosen]
-
-    def _person(self, name: str, photos: Sequence[Path]) -> Person:
-        face = self.generator.analyzer.analyze(photos[0])
-        shown = self.generator.prepare(GenerationRequest(face, PROMPT)).embeddings.conditioning.regions[0]
-        return Person(0, name, shown, face, self.judge.measure(photos[0]), self.judge.measure(photos[1]))
-
-    def portraits(
-        self,
-        people: Sequence[Person],
-        donors: Iterable[Donors] | None = None,
-        faces: Iterable[FaceAnalysis] | None = None,
-        **settings: Any,
-    ) -> list[Measured]:
-        """What is measured on one portrait of each person, by default of their own photo and without donors."""
-        faces, donors = faces or [person.face for person in people], donors or [Donors()] * len(people)
-        requests = [
-            GenerationRequest(face, PROMPT, GenerationSettings.of(seed=person.seed, **settings), donors=one)
-            for person, face, one in zip(people, faces, donors, strict=True)
-        ]
-        return [self.judge.measure(row[0].image) for row in self.generator.generate_batch(requests)]
 
 
 def in_squares(row: Sequence[Measured]) -> list[Measured]:

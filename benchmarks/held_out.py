@@ -1,0 +1,71 @@
+"""Held-out people, their portraits by a model, and what is measured on both; for `control.py`."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from consistentid.dataset.holdout import is_held_out
+from consistentid.evaluation.embedders import ImageEmbedder
+from consistentid.evaluation.judge import Judge
+from consistentid.evaluation.measured import Measured
+from consistentid.faces.analysis import FaceAnalysis
+from consistentid.generation.donors import Donors
+from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.loading import embedded_folder
+from consistentid.generation.request import GenerationRequest
+from consistentid.generation.settings import GenerationSettings
+
+PROMPT = "a portrait photo of a person"
+
+
+@dataclass(frozen=True)
+class Person:
+    """A held-out person: an analysed photo, what is measured on it, and on another photo; the seed of the portraits."""
+
+    seed: int
+    name: str
+    shown: tuple[str, ...]
+    face: FaceAnalysis
+    photo: Measured
+    other: Measured
+
+
+class Bench:
+    """A model and its judge."""
+
+    def __init__(self, model: str, *, embedder: ImageEmbedder) -> None:
+        self.generator = PortraitGenerator.from_pretrained(model, cache=False)
+        self.judge = Judge.embedded(embedded_folder() if model == "embedded" else Path(model), regions=embedder)
+
+    def people(self, folder: Path, count: int, *, seeds: int) -> list[Person]:
+        """Held-out people with two photos, spread over the list, all with the first seed, then all with the next."""
+        files = defaultdict(list)
+        for line in (folder / "portraits.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            files[record["person"]].append(folder / record["file"])
+        held = [(name, photos) for name, photos in files.items() if len(photos) > 1 and is_held_out(name, len(photos))]
+        chosen = [self._person(name, photos) for name, photos in held[:: max(1, len(held) // count)][:count]]
+        return [replace(person, seed=seed) for seed in range(seeds) for person in chosen]
+
+    def _person(self, name: str, photos: Sequence[Path]) -> Person:
+        face = self.generator.analyzer.analyze(photos[0])
+        shown = self.generator.prepare(GenerationRequest(face, PROMPT)).embeddings.conditioning.regions[0]
+        return Person(0, name, shown, face, self.judge.measure(photos[0]), self.judge.measure(photos[1]))
+
+    def portraits(
+        self,
+        people: Sequence[Person],
+        donors: Iterable[Donors] | None = None,
+        faces: Iterable[FaceAnalysis] | None = None,
+        **settings: Any,
+    ) -> list[Measured]:
+        """What is measured on one portrait of each person, by default of their own photo and without donors."""
+        faces, donors = faces or [person.face for person in people], donors or [Donors()] * len(people)
+        requests = [
+            GenerationRequest(face, PROMPT, GenerationSettings.of(seed=person.seed, **settings), donors=one)
+            for person, face, one in zip(people, faces, donors, strict=True)
+        ]
+        return [self.judge.measure(row[0].image) for row in self.generator.generate_batch(requests)]
