@@ -23,8 +23,9 @@ from consistentid.devices import is_fast_in_bfloat16
 from consistentid.identity.attention_maps import AttentionRecorder, cross_attention_layers
 from consistentid.identity.config import AdapterConfig, Quirks
 from consistentid.training.adapter.base import EMBEDDED, BaseModel, load_base, starting_adapter
+from consistentid.training.prediction import TrainingModels
 from consistentid.training.share import Share
-from consistentid.training.step import TrainingModels, draw_step, training_step
+from consistentid.training.step import draw_step, training_step
 from consistentid.training.step_config import StepConfig
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -19,7 +19,7 @@ from consistentid.training.embedded.prior import fit_prior
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.store import GENDERS, References, Targets
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.step import TrainingModels
+from consistentid.training.prediction import TrainingModels
 
 
 def _module(path: Path) -> Any:

@@ -18,9 +18,10 @@ from consistentid.training.adapter.config import AdapterTrainingConfig
 from consistentid.training.adapter.trainer import AdapterTrainer
 from consistentid.training.adapter.validation import attention_inside
 from consistentid.training.conditions import Kept
+from consistentid.training.prediction import predict
 from consistentid.training.run import load_config, run
 from consistentid.training.share import Share
-from consistentid.training.step import attention_losses, draw_step, predict, training_step
+from consistentid.training.step import attention_losses, draw_step, training_step
 
 _DROPS = ("drop_all", "drop_text", "drop_identity", "drop_regions", "drop_region")
 Settings = dict[str, Any]

@@ -12,8 +12,8 @@ from consistentid.training.embedded.initialise import awaken, standardise_inputs
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
+from consistentid.training.prediction import TrainingModels
 from consistentid.training.share import Share
-from consistentid.training.step import TrainingModels
 
 
 def test_people_get_different_tokens_after_standardising(

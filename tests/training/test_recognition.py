@@ -15,8 +15,9 @@ from consistentid.generation.loading import embedded_folder
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.images import load_photo
 from consistentid.training.embedded.sampler import StoreSampler
+from consistentid.training.prediction import TrainingModels
 from consistentid.training.recognition import Recognition
-from consistentid.training.step import TrainingModels, draw_step, training_step
+from consistentid.training.step import draw_step, training_step
 from consistentid.training.step_config import StepConfig
 
 _SIZE = 128

@@ -20,8 +20,9 @@ from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.training.embedded.looks import RegionLooks, boxes_of, measured_looks
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.face_chips import region_chips
+from consistentid.training.prediction import TrainingModels
 from consistentid.training.recognition import Recognition
-from consistentid.training.step import TrainingModels, draw_step, training_step
+from consistentid.training.step import draw_step, training_step
 from consistentid.training.step_config import StepConfig
 
 _SIZE = 128

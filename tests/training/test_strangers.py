@@ -12,7 +12,8 @@ from consistentid.training.embedded.sampler import StoreSampler, _imagined
 from consistentid.training.embedded.store import EXPRESSIONS, GENDERS, MIXED_REGIONS, PRIOR_WORDS
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.losses import Losses
-from consistentid.training.step import TrainingModels, draw_step, spread, training_step
+from consistentid.training.prediction import TrainingModels
+from consistentid.training.step import draw_step, spread, training_step
 from consistentid.training.step_config import StepConfig
 
 _BATCH = 4

@@ -15,8 +15,9 @@ from consistentid.errors import ConsistentIDError
 from consistentid.identity.image_encoder import ImageEncoder
 from consistentid.training.adapter.base import BaseModel
 from consistentid.training.adapter.sampler import Draft, Sampler
+from consistentid.training.prediction import TrainingModels
 from consistentid.training.share import Share
-from consistentid.training.step import TrainingModels, draw_step, training_step
+from consistentid.training.step import draw_step, training_step
 from consistentid.training.step_config import StepConfig
 
 

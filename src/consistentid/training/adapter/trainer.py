@@ -32,8 +32,8 @@ from consistentid.training.adapter.validation import HeldOut
 from consistentid.training.continued import begin_or_continue
 from consistentid.training.loop import Compute, Validation, fit
 from consistentid.training.loop_config import until
+from consistentid.training.prediction import TrainingModels
 from consistentid.training.process import this_process
-from consistentid.training.step import TrainingModels
 
 ADAPTER = "adapter"  # folder of the result
 

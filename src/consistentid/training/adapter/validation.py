@@ -13,15 +13,8 @@ from consistentid.training.adapter.sampler import Sampler
 from consistentid.training.adapter.task import FrozenEncoders
 from consistentid.training.conditions import Draws, Kept
 from consistentid.training.losses import noise_losses
-from consistentid.training.step import (
-    TrainingModels,
-    attention_losses,
-    map_masks,
-    noised,
-    predict,
-    shown_regions,
-    spread,
-)
+from consistentid.training.prediction import TrainingModels, predict
+from consistentid.training.step import attention_losses, map_masks, noised, shown_regions, spread
 
 _SEED = 0
 

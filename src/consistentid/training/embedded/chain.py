@@ -57,9 +57,9 @@ from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.loop import Task, Validate, Validation, fit
 from consistentid.training.loop_config import LoopConfig, until
+from consistentid.training.prediction import TrainingModels
 from consistentid.training.recognition import Recognition
 from consistentid.training.state import load_modules, save_modules
-from consistentid.training.step import TrainingModels
 
 logger = logging.getLogger(__name__)
 

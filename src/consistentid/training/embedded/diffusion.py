@@ -21,9 +21,10 @@ from consistentid.training.embedded.config import AdapterSizes, DiffusionStage
 from consistentid.training.embedded.models import new_scheduler, new_text_encoder, new_unet
 from consistentid.training.embedded.sampler import StoreSampler, Tokenize
 from consistentid.training.identity_prior import IdentityPrior
+from consistentid.training.prediction import TrainingModels
 from consistentid.training.recognition import Recognition
 from consistentid.training.share import Share
-from consistentid.training.step import TrainingModels, draw_step, training_step
+from consistentid.training.step import draw_step, training_step
 
 LOCALISED_PIXELS = 8  # eq. 1 looks at the attention at 8 x 8; at 4 x 4 a region is smaller than a pixel
 

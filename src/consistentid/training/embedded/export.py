@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
-from consistentid.training.step import TrainingModels
+from consistentid.training.prediction import TrainingModels
 
 
 def export_model(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from consistentid.identity.facial_encoder import FacialEncoder
 from consistentid.training.embedded.store import References
 from consistentid.training.identity_prior import IdentityPrior
-from consistentid.training.step import TrainingModels
+from consistentid.training.prediction import TrainingModels
 
 _ROWS = 20_000  # enough for a mean and a standard deviation
 _PEOPLE = 300  # likewise for tokens

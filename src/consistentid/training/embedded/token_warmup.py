@@ -16,8 +16,8 @@ from consistentid.dataset.samples import Batch
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.attention_maps import AttentionRecorder, cross_attention_layers
 from consistentid.training.embedded.sampler import StoreSampler
+from consistentid.training.prediction import TrainingModels, run_unet
 from consistentid.training.share import Share
-from consistentid.training.step import TrainingModels, run_unet
 
 _FACE = REGION_NAMES.index("face")
 _PARTS = 0.3 / (len(REGION_NAMES) - 1)  # weight of each other region, which tells little of who it is
