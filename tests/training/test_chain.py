@@ -42,7 +42,7 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     run(config)  # every stage is finished: nothing is trained again
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
-    shutil.rmtree(tmp_path / "out" / "regions")  # killed before its first checkpoint, the stages before it done
+    shutil.rmtree(tmp_path / "out" / "drawn")  # killed before its first checkpoint, the stages before it done
     run(config)
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
@@ -59,7 +59,7 @@ def _tiny(target: Path, source: Path) -> Path:
     import yaml
 
     values = yaml.safe_load(source.read_text())
-    values["diffusion"] = {"regions": values["diffusion"]["regions"]}
+    values["diffusion"] = {"drawn": values["diffusion"]["drawn"]}
     for stage in (
         values["autoencoder"],
         values["parser"],

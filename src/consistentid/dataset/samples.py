@@ -11,7 +11,7 @@ from torch import Tensor
 class Rows:
     """Frozen dataclasses whose fields are tensors with one row per sample, other such records, or None."""
 
-    def rows(self, chosen: Bool[Tensor, " b"] | slice) -> Self:
+    def rows(self, chosen: Bool[Tensor, " b"] | Int[Tensor, " k"] | slice) -> Self:
         """The chosen samples."""
         return self._map(lambda value: value.rows(chosen) if isinstance(value, Rows) else value[chosen])
 
@@ -59,12 +59,12 @@ class Looks(Rows):
     """How the regions to draw look to FGIS's embedder.
 
     Attributes:
-        embeddings: of each region and what is around it.
+        embeddings: of each region in its box, with what is around it, and in its outline.
         boxes: around it, see `face_chips.region_box`.
         known: whether it is to look so.
     """
 
-    embeddings: Float[Tensor, "b n k"]
+    embeddings: Float[Tensor, "b n 2 k"]
     boxes: Float[Tensor, "b n 4"]
     known: Bool[Tensor, "b n"]
 

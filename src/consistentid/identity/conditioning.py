@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from consistentid.prompting.facial_prompt import FacialPrompt
@@ -92,10 +92,11 @@ class Conditioning:
         if not changed:
             return self
         rows, positions, factors = zip(*changed, strict=True)
-        place = tuple(torch.tensor(index, device=self.prompt_embeds.device) for index in (rows, positions))
-        factor = self.prompt_embeds.new_tensor(factors)[:, None]
-        weighted = torch.lerp(self.unfused_embeds[place], self.prompt_embeds[place], factor)
-        return replace(self, prompt_embeds=self.prompt_embeds.index_put(place, weighted))
+        device = self.prompt_embeds.device
+        places = torch.tensor(rows, device=device), torch.tensor(positions, device=device)
+        chosen = self.prompt_embeds.new_tensor(factors)
+        weighted = weighted_tokens(self.unfused_embeds, self.prompt_embeds, places, chosen)
+        return replace(self, prompt_embeds=weighted)
 
     def before_merge(self, rows: Sequence[bool]) -> Self:
         """With some of the images as they are up to the merge step."""
@@ -137,6 +138,16 @@ class Conditioning:
         regions = tuple(names for names in self.regions for _ in range(repeat))
         positions = tuple(row for row in self.positions for _ in range(repeat))
         return replace(self, facial_prompts=prompts, regions=regions, positions=positions, **tensors)
+
+
+def weighted_tokens(
+    unfused: Float[Tensor, "b l d"],
+    fused: Float[Tensor, "b l d"],
+    places: tuple[Int[Tensor, " k"], Int[Tensor, " k"]],
+    weights: Float[Tensor, " k"],
+) -> Float[Tensor, "b l d"]:
+    """The fused text with other weights at some places (rows and positions, each once): 0 is the word alone."""
+    return fused.index_put(places, torch.lerp(unfused[places], fused[places], weights[:, None]))
 
 
 def _halves(negative: Tensor, positive: Tensor, guidance: bool) -> Tensor:

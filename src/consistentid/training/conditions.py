@@ -1,15 +1,14 @@
 """What the U-Net is told of each sample: conditions are dropped, so that it learns to do without each."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from consistentid.dataset.samples import Batch, Told
+from consistentid.dataset.samples import Batch, Rows, Told
 
 _Probability = Field(ge=0, le=1)
 
@@ -39,7 +38,7 @@ class ConditionDropout(BaseModel):
 
 
 @dataclass(frozen=True)
-class Kept:
+class Kept(Rows):
     """Which conditions are kept, for b samples.
 
     Attributes:
@@ -72,11 +71,11 @@ class Kept:
             scale=scale,
         )
 
-    def rows(self, chosen: slice) -> "Kept":
+    def rows(self, chosen: Bool[Tensor, " b"] | Int[Tensor, " k"] | slice) -> Self:
         """The chosen samples."""
         return replace(self, **{name: getattr(self, name)[chosen] for name in ("text", "regions", "identity")})
 
-    def to(self, device: torch.device | str) -> "Kept":
+    def to(self, device: torch.device | str) -> Self:
         """On another device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in ("text", "regions", "identity")})
 
@@ -102,7 +101,39 @@ def keep(count: int, drop: float, generator: torch.Generator) -> Bool[Tensor, " 
 
 
 @dataclass(frozen=True)
-class Draws:
+class ComparisonDraws(Rows):
+    """What is random where regions are compared, for b samples; see `Compared`.
+
+    Attributes:
+        order: uniform in 0..1; the largest of those that may be chosen are compared.
+        outlined: whether a region is compared in its outline.
+        exaggerated: whether the compared regions have the largest weight.
+    """
+
+    order: Float[Tensor, "b n"]
+    outlined: Bool[Tensor, "b n"]
+    exaggerated: Bool[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class RolloutDraws(Rows):
+    """What is random where portraits are judged on the model's own way down from noise; see `rollout`.
+
+    Attributes:
+        order: uniform in 0..1; the largest of those that may be chosen are rolled out.
+        noise: standard normal, where the way begins.
+        ends: share of the noise schedule where it ends.
+        exchanged: whether a region is that of another sample.
+    """
+
+    order: Float[Tensor, " b"]
+    noise: Float[Tensor, "b c h w"]
+    ends: Float[Tensor, " b"]
+    exchanged: Bool[Tensor, "b n"]
+
+
+@dataclass(frozen=True)
+class Draws(Rows):
     """Everything that is random in a step, for b samples.
 
     Attributes:
@@ -111,7 +142,8 @@ class Draws:
         kept: conditions.
         everywhere: whether the noise loss looks at the whole picture, not at the person alone.
         jitter: standard normal; of the chips that the recogniser sees.
-        region: uniform in 0..1; the largest of those that may be chosen is the region that is compared.
+        comparison: None: regions are not compared, and nothing is rolled out.
+        rollout: see `comparison`.
     """
 
     noise: Float[Tensor, "b c h w"]
@@ -119,15 +151,5 @@ class Draws:
     kept: Kept
     everywhere: Bool[Tensor, " b"]
     jitter: Float[Tensor, "b 3"]
-    region: Float[Tensor, "b n"]
-
-    def rows(self, chosen: slice) -> "Draws":
-        """The chosen samples."""
-        return self._map(lambda part: part.rows(chosen) if isinstance(part, Kept) else part[chosen])
-
-    def to(self, device: torch.device | str) -> "Draws":
-        """On another device."""
-        return self._map(lambda part: part.to(device))
-
-    def _map(self, change: Callable[[Any], Any]) -> "Draws":
-        return Draws(*(change(getattr(self, field.name)) for field in fields(self)))
+    comparison: ComparisonDraws | None = None
+    rollout: RolloutDraws | None = None

@@ -54,6 +54,21 @@ def region_chips(
     return _sampled(images, _jittered(theta, jitter)) * (visible[:, 1, :, None] & visible[:, 0, None])[:, None]
 
 
+def upright(
+    images: Float[Tensor, "b c s s"], landmarks: Float[Tensor, "b 5 2"], size: int, *, zoom: float
+) -> Float[Tensor, "b c size size"]:
+    """Faces as `crops.align_face` turns them, in images of another size; past the border the outermost pixels."""
+    return _sampled(images, _frame(landmarks, images, zoom=zoom), size=size, padding="border")
+
+
+def cut_out(
+    views: Float[Tensor, "b c s s"], squares: Float[Tensor, "b 3"], jitter: Float[Tensor, "b 3"]
+) -> Float[Tensor, "b c 150 150"]:
+    """A square of each view, given by its middle (across, down) and half its side, where the view goes from -1 to 1."""
+    turned = torch.eye(2, device=views.device) * squares[:, 2, None, None]
+    return _sampled(views, _jittered(torch.cat([turned, squares[:, :2, None]], 2), jitter))
+
+
 def region_box(mask: Bool[np.ndarray, "p p"]) -> Float[np.ndarray, " 4"]:
     """Middle (across, down) and extents of the box of a region in the frame of FGIS, which goes from -1 to 1."""
     rows, columns = np.nonzero(mask)
@@ -76,6 +91,8 @@ def _jittered(theta: Float[Tensor, "b 2 3"], jitter: Float[Tensor, "b 3"]) -> Fl
     return torch.cat([zoomed, theta[:, :, 2:] + _SHIFT * jitter[:, 1:, None]], dim=2)
 
 
-def _sampled(images: Float[Tensor, "b c h w"], theta: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b c 150 150"]:
-    grid = F.affine_grid(theta, [*images.shape[:2], CHIP_SIZE, CHIP_SIZE], align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+def _sampled(
+    images: Float[Tensor, "b c h w"], theta: Float[Tensor, "b 2 3"], *, size: int = CHIP_SIZE, padding: str = "zeros"
+) -> Float[Tensor, "b c size size"]:
+    grid = F.affine_grid(theta, [*images.shape[:2], size, size], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)

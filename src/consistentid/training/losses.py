@@ -36,6 +36,8 @@ class Losses:
     contrast: Tensor | None = None
     identity: Tensor | None = None
     regions: Tensor | None = None
+    drawn_identity: Tensor | None = None
+    drawn_regions: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
         """For the loop and its log: `loss` and the parts that exist."""

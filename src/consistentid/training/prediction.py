@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from consistentid.dataset.samples import Batch
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.attention_maps import AttentionRecorder
+from consistentid.identity.conditioning import weighted_tokens
 from consistentid.identity.text import encode_stream
 from consistentid.training.conditions import Kept
 from consistentid.training.identity_prior import IdentityPrior
@@ -29,7 +30,7 @@ class TrainingModels:
         empty_ids: the empty prompt, for each text encoder.
         recorder: of the layers that eq. 1 looks at; None: it is not wanted.
         prior: to be followed, where `StepConfig.prior_weight` says so.
-        recognition: looks at what is predicted, where `StepConfig.identity_weight` or `regions_weight` says so.
+        recognition: looks at what is predicted, where `StepConfig.is_recognised`.
     """
 
     unet: UNet2DConditionModel
@@ -49,11 +50,14 @@ def predict(
     kept: Kept,
     noisy: Float[Tensor, "b c h w"],
     timesteps: Int[Tensor, " b"],
+    *,
+    weights: Float[Tensor, "b n"] | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """The U-Net's prediction when it is told the conditions that are kept."""
+    """The U-Net's prediction when it is told the conditions that are kept; without weights, all regions have 1."""
     text, added = _encoded_text(models, batch, kept)
     if kept.fused:
-        text = _fused(models, text, batch, kept.regions)
+        fused = _fused(models, text, batch, kept.regions)
+        text = fused if weights is None else _weighted(text, fused, batch, kept.regions, weights)
     features = torch.where(kept.identity[:, None, None], batch.whole_features, models.zero_features)
     return run_unet(
         models, noisy, timesteps, text, batch.identity_embedding * kept.identity[:, None], features, **added
@@ -72,6 +76,18 @@ def _fused(
     first[0, 0] = True
     unchanged: Tensor = text + 0 * encoder(text, *given, first)
     return unchanged
+
+
+def _weighted(
+    text: Float[Tensor, "b l d"],
+    fused: Float[Tensor, "b l d"],
+    batch: Batch,
+    regions: Bool[Tensor, "b n"],
+    weights: Float[Tensor, "b n"],
+) -> Float[Tensor, "b l d"]:
+    """The text with weighted region tokens."""
+    rows, which = torch.nonzero(regions, as_tuple=True)
+    return weighted_tokens(text, fused, (rows, batch.positions[rows, which]), weights[rows, which].to(text.dtype))
 
 
 def run_unet(

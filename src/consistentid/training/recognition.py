@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 from diffusers import AutoencoderTiny
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +17,7 @@ from consistentid.dataset.samples import Looks
 from consistentid.faces.dlib_resnet import CHIP_SIZE
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.training.face_chips import aligned_chips, region_chips
+from consistentid.training.outlines import Outlines
 from consistentid.training.region_appearance import appearance_of
 
 
@@ -28,14 +29,15 @@ class Recognition:
         autoencoder: decodes latents.
         encoder: the recogniser; what it says has gradients.
         landmarks: where the face lies in every target, in pixels.
-        spread: how far each region of people is from the mean over people, see `RegionLooks`; None: regions are not
-            compared.
+        outlines: of regions; None: regions are not compared.
+        spread: how far each region of people is from the mean over people, see `RegionLooks`.
     """
 
     autoencoder: AutoencoderTiny
     encoder: DlibImageEncoder
     landmarks: Float[Tensor, "5 2"]
-    spread: Float[Tensor, " n"] | None = None
+    outlines: Outlines | None = None
+    spread: Float[Tensor, "n 2"] | None = None
 
     def pictures(self, clean: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
         """What predicted latents show, in 0..1 and a little beyond."""
@@ -60,13 +62,14 @@ class Recognition:
         found = self.encoder.network(_contiguous(aligned_chips(pictures, self._everywhere(pictures), jitter)))
         return (found.float() - identity).square().sum(1).mean()
 
-    def region_distance(
+    def region_distances(
         self,
         pictures: Float[Tensor, "b 3 s s"],
         looks: Looks,
         regions: Int[Tensor, " b"],
+        outlined: Bool[Tensor, " b"],
         jitter: Float[Tensor, "b 3"],
-    ) -> Float[Tensor, ""]:
+    ) -> Float[Tensor, " b"]:
         """How far one region of each picture is from how it is to look; 1 is as far as the mean over people is.
 
         The distance is 1 less the cosine. With both sides less the mean, every faint difference would count in full:
@@ -74,24 +77,40 @@ class Recognition:
 
         Args:
             pictures: predicted.
-            looks: of nobody the distance is 0.
+            looks: of each.
             regions: which of them is compared.
+            outlined: whether in its outline, not in its box.
             jitter: see `aligned_chips`.
         """
-        if not len(pictures):
-            return pictures.sum()
         assert self.spread is not None  # measured wherever a stage compares regions
-        rows = torch.arange(len(regions), device=regions.device)
-        found = self.region_embeddings(pictures, looks.boxes[rows, regions], jitter)
-        distances = 1 - F.cosine_similarity(found, looks.embeddings[rows, regions])
-        return (distances / self.spread[regions]).mean()
+        rows, how = torch.arange(len(regions), device=regions.device), (regions, outlined.long())
+        wanted, boxes = looks.embeddings[rows, *how], looks.boxes[rows, regions]
+        found = torch.zeros_like(wanted)
+        if (boxed := ~outlined).any():
+            seen = self.boxed_embeddings(pictures[boxed], boxes[boxed], jitter[boxed])
+            found = found.index_put((boxed,), seen.float())
+        if outlined.any():
+            seen, _ = self.outlined_embeddings(pictures[outlined], regions[outlined], jitter[outlined])
+            found = found.index_put((outlined,), seen.float())
+        distances: Tensor = (1 - F.cosine_similarity(found, wanted)) / self.spread[how]
+        return distances
 
-    def region_embeddings(
+    def boxed_embeddings(
         self, pictures: Float[Tensor, "b 3 s s"], boxes: Float[Tensor, "b 4"], jitter: Float[Tensor, "b 3"]
     ) -> Float[Tensor, "b k"]:
-        """What FGIS's embedder says of one region of each picture; see `region_chips`."""
-        chips = _contiguous(region_chips(pictures, self._everywhere(pictures), boxes, jitter))
-        return appearance_of(self.encoder.hidden_states(chips)) - self._black
+        """What FGIS's embedder says of one region of each picture in its box; see `region_chips`."""
+        return self._embedded(region_chips(pictures, self._everywhere(pictures), boxes, jitter))
+
+    def outlined_embeddings(
+        self, pictures: Float[Tensor, "b 3 s s"], regions: Int[Tensor, " b"], jitter: Float[Tensor, "b 3"]
+    ) -> tuple[Float[Tensor, "b k"], Bool[Tensor, " b"]]:
+        """The same in its outline, and whether the parser sees the region; see `Outlines.chips`."""
+        assert self.outlines is not None  # wherever a stage compares regions
+        chips, seen = self.outlines.chips(pictures.clamp(0, 1), self._everywhere(pictures), regions, jitter)
+        return self._embedded(chips), seen
+
+    def _embedded(self, chips: Float[Tensor, "b 3 150 150"]) -> Float[Tensor, "b k"]:
+        return appearance_of(self.encoder.hidden_states(_contiguous(chips))) - self._black
 
     def _everywhere(self, pictures: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 5 2"]:
         return self.landmarks.expand(len(pictures), -1, -1)

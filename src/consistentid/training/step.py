@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from consistentid.dataset.samples import Batch
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.attention_maps import AttentionRecorder
-from consistentid.training.conditions import Draws, Kept, keep
+from consistentid.training.compared import Compared
+from consistentid.training.conditions import ComparisonDraws, Draws, Kept, RolloutDraws, keep
 from consistentid.training.losses import (
     Losses,
     NoiseScheduler,
@@ -22,8 +23,9 @@ from consistentid.training.losses import (
     signal_to_noise,
 )
 from consistentid.training.prediction import TrainingModels, predict
+from consistentid.training.rollout import ENDS, rolled_out
 from consistentid.training.step_config import StepConfig
-from consistentid.training.told_losses import Seen, recognised, taught
+from consistentid.training.told_losses import Judged, Seen, recognised, taught, visible
 
 _FACE = REGION_NAMES.index("face")
 _DETAILS = [REGION_NAMES.index(name) for name in ("eyes", "nose", "mouth")]
@@ -35,23 +37,37 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
     timesteps, kept = draws.timesteps[twins], draws.kept.of(batch)
     noisy, target = noised(models.scheduler, batch.latents, timesteps, draws.noise[twins])
     models.adapter.set_scale(kept.scale)
+    compared = Compared.choose(batch, kept, draws.comparison, count=config.compared) if config.regions_weight else None
     recorder = models.recorder if config.looks_at_attention and kept.fused else None
     with recorder.recording() if recorder else nullcontext():
-        prediction = predict(models, batch, kept, noisy, timesteps)
+        prediction = predict(models, batch, kept, noisy, timesteps, weights=compared.weights if compared else None)
     weights = _noise_weights(models.scheduler, timesteps, config=config)
     squared = noise_losses(prediction, target, _mask(batch, draws.everywhere, config=config))
     noise = (weights * squared)[own].mean()
     parts: dict[str, Tensor] = {}
     if recorder:
-        every = attention_losses(recorder, batch, kept.regions & own[:, None])
-        parts |= {name: loss for name, loss in every.items() if getattr(config, f"{name}_weight")}
+        parts |= attention_losses(recorder, batch, kept.regions & own[:, None])
     if batch.told is not None and kept.fused:
         clean = clean_latents(models.scheduler, prediction, noisy, timesteps)
-        seen = Seen(batch, batch.told, kept, draws, clean, noisy, timesteps)
+        seen = Seen(batch, batch.told, kept, clean, noisy, timesteps)
         parts |= taught(seen, models.prior, models.scheduler, config=config)
-        parts |= recognised(seen, models.recognition, models.scheduler, config=config)
+        shown = visible(batch, timesteps, models.scheduler, config=config)
+        parts |= _recognised(models, Judged(batch, kept, compared, draws.jitter, clean, shown), draws, config=config)
+    parts = {name: loss for name, loss in parts.items() if getattr(config, f"{name}_weight")}
     total = noise + sum(getattr(config, f"{name}_weight") * loss for name, loss in parts.items())
     return Losses(total, noise, **parts)
+
+
+def _recognised(models: TrainingModels, predicted: Judged, draws: Draws, *, config: StepConfig) -> dict[str, Tensor]:
+    """What the recogniser says of what is predicted of noisy targets, and of portraits drawn from noise."""
+    if models.recognition is None:
+        return {}
+    parts: dict[str, Tensor] = {}
+    if config.identity_weight or config.regions_weight:
+        parts |= recognised(predicted, models.recognition)
+    if config.draws_portraits and (drawn := rolled_out(models, predicted.batch, draws, config=config)):
+        parts |= {f"drawn_{name}": loss for name, loss in recognised(drawn, models.recognition).items()}
+    return parts
 
 
 def draw_step(
@@ -64,7 +80,21 @@ def draw_step(
     kept = Kept.draw(shape[0], len(REGION_NAMES), generator, config=config)
     everywhere = keep(shape[0], config.foreground, generator)
     jitter = torch.randn(shape[0], 3, generator=generator)
-    return Draws(noise, timesteps, kept, everywhere, jitter, torch.rand(kept.regions.shape, generator=generator))
+    comparison = _draw_comparison(kept.regions.shape, generator, config=config) if config.compares_regions else None
+    rollout = _draw_rollout(noise, generator, config=config) if config.draws_portraits else None
+    return Draws(noise, timesteps, kept, everywhere, jitter, comparison, rollout)
+
+
+def _draw_comparison(shape: torch.Size, generator: torch.Generator, *, config: StepConfig) -> ComparisonDraws:
+    order, outlined = (torch.rand(shape, generator=generator) for _ in range(2))
+    return ComparisonDraws(order, outlined < config.outlined, ~keep(shape[0], config.exaggerated, generator))
+
+
+def _draw_rollout(like: Float[Tensor, "b c h w"], generator: torch.Generator, *, config: StepConfig) -> RolloutDraws:
+    order, ends = (torch.rand(len(like), generator=generator) for _ in range(2))
+    exchanged = torch.rand(len(like), len(REGION_NAMES), generator=generator) < config.exchanged
+    noise = torch.randn(like.shape, generator=generator)
+    return RolloutDraws(order, noise, ENDS[0] + (ENDS[1] - ENDS[0]) * ends, exchanged)
 
 
 def spread(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.conditions import ConditionDropout
 from consistentid.training.losses import LOCALISATION_WEIGHT
 
@@ -28,6 +29,13 @@ class StepConfig(ConditionDropout):
         contrast_weight: of what a stranger's reference and text must change in the prediction, at any noise.
         identity_weight: of whom the recogniser sees in the predicted clean latents; 0 leaves it out.
         regions_weight: of how FGIS's embedder sees one region in them; 0 leaves it out.
+        drawn_identity_weight: of whom the recogniser sees in portraits drawn from noise, see `rollout`.
+        drawn_regions_weight: of how FGIS's embedder sees regions in them.
+        rollouts: how many samples of a step are drawn from noise, at most.
+        exchanged: how often a region of theirs is that of another of them.
+        compared: in how many regions each sample is.
+        outlined: how often a region is seen in the parser's outline, not in a box.
+        exaggerated: how often the tokens of the compared regions have the largest weight.
     """
 
     foreground: float = Field(default=0.5, ge=0, le=1)
@@ -43,6 +51,13 @@ class StepConfig(ConditionDropout):
     contrast_weight: float = Field(default=0.0, ge=0)
     identity_weight: float = Field(default=0.0, ge=0)
     regions_weight: float = Field(default=0.0, ge=0)
+    drawn_identity_weight: float = Field(default=0.0, ge=0)
+    drawn_regions_weight: float = Field(default=0.0, ge=0)
+    rollouts: int = Field(default=0, ge=0)
+    exchanged: float = Field(default=0.0, ge=0, le=1)
+    compared: int = Field(default=1, ge=1, le=len(REGION_NAMES))
+    outlined: float = Field(default=0.0, ge=0, le=1)
+    exaggerated: float = Field(default=0.0, ge=0, le=1)
 
     @property
     def looks_at_attention(self) -> bool:
@@ -56,5 +71,15 @@ class StepConfig(ConditionDropout):
 
     @property
     def is_recognised(self) -> bool:
-        """Whether the recogniser has a say."""
-        return self.identity_weight + self.regions_weight > 0
+        """Whether the recogniser or FGIS's embedder has a say."""
+        return self.identity_weight + self.regions_weight > 0 or self.draws_portraits
+
+    @property
+    def draws_portraits(self) -> bool:
+        """Whether they have a say on portraits drawn from noise."""
+        return self.rollouts > 0 and self.drawn_identity_weight + self.drawn_regions_weight > 0
+
+    @property
+    def compares_regions(self) -> bool:
+        """Whether it must be known how regions are to look."""
+        return self.regions_weight + self.drawn_regions_weight > 0

@@ -7,30 +7,48 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from consistentid.dataset.samples import Batch, Told
-from consistentid.faces.regions import REGION_NAMES
-from consistentid.training.conditions import Draws, Kept
+from consistentid.training.compared import Compared
+from consistentid.training.conditions import Kept
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.losses import NoiseScheduler
 from consistentid.training.recognition import Recognition
 from consistentid.training.step_config import StepConfig
 from consistentid.training.teacher import Teacher
 
-_COMPARED = {"face": 0.7, "ears": 1.5, "eyes": 1.9, "nose": 0.8, "mouth": 1.1}  # how readily
-_OTHERS = 0.5  # how much more readily regions of somebody else are
 _VISIBLE = 0.98  # share of the noise schedule from which on the noisy latents show nothing
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What prior and recogniser see of a step: predicted clean latents, of which noisy ones, and what was told."""
+    """What the prior sees of a step: predicted clean latents, of which noisy ones, and what was told."""
 
     batch: Batch
     told: Told
     kept: Kept
-    draws: Draws
     clean: Float[Tensor, "b c h w"]
     noisy: Float[Tensor, "b c h w"]
     timesteps: Int[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the recogniser sees.
+
+    Attributes:
+        batch: with what was told.
+        kept: of the conditions.
+        compared: regions; None: they are not.
+        jitter: of the chips.
+        clean: predicted latents.
+        visible: whether something can be seen in them that is not the face of a stranger's target.
+    """
+
+    batch: Batch
+    kept: Kept
+    compared: Compared | None
+    jitter: Float[Tensor, "b 3"]
+    clean: Float[Tensor, "b c h w"]
+    visible: Bool[Tensor, " b"]
 
 
 def taught(
@@ -47,35 +65,38 @@ def taught(
     return {"prior": teacher.follow(follows), "contrast": teacher.contrast(contrasts, twins)}
 
 
-def recognised(
-    seen: Seen, recognition: Recognition | None, scheduler: NoiseScheduler, *, config: StepConfig
-) -> dict[str, Tensor]:
-    """What the recogniser says, where something can be seen and is not the face of a stranger's target.
+def visible(
+    batch: Batch, timesteps: Int[Tensor, " b"], scheduler: NoiseScheduler, *, config: StepConfig
+) -> Bool[Tensor, " b"]:
+    """See `Judged.visible`, for noisy latents of the targets."""
+    share = timesteps / scheduler.config.num_train_timesteps
+    return (share < _VISIBLE) & (~batch.stranger | (share >= config.stranger_from))
 
-    Of whom it sees, it is asked where all regions are the person's own.
-    """
-    if recognition is None or not config.is_recognised:
-        return {}
-    share = seen.timesteps / scheduler.config.num_train_timesteps
-    visible = (share < _VISIBLE) & (~seen.batch.stranger | (share >= config.stranger_from))
-    whole = visible & seen.kept.identity & ~seen.told.mixed.any(1) & (config.identity_weight > 0)
-    regional, region = _compared(seen)
-    regional = regional & visible & (config.regions_weight > 0)
-    rows = whole | regional
-    pictures, jitter = recognition.pictures(seen.clean[rows]), seen.draws.jitter
-    identity = recognition.distance(pictures[whole[rows]], seen.told.identity[whole], jitter[whole])
-    if seen.batch.looks is None or not config.regions_weight:
+
+def whole(batch: Batch, kept: Kept) -> Bool[Tensor, " b"]:
+    """Which samples are told of one person alone."""
+    assert batch.told is not None  # wherever something is judged
+    return kept.identity & ~batch.told.mixed.any(1)
+
+
+def recognised(judged: Judged, recognition: Recognition) -> dict[str, Tensor]:
+    """What the recogniser says of whom it sees, and of regions that are compared."""
+    assert judged.batch.told is not None  # wherever something is judged
+    pictures, rows = recognition.pictures(judged.clean), judged.visible & whole(judged.batch, judged.kept)
+    identity = recognition.distance(pictures[rows], judged.batch.told.identity[rows], judged.jitter[rows])
+    if judged.compared is None:
         return {"identity": identity}
-    looks, faces = seen.batch.looks.rows(regional), pictures[regional[rows]]
-    regions = recognition.region_distance(faces, looks, region[regional], jitter[regional])
-    return {"identity": identity, "regions": regions}
+    return {"identity": identity, "regions": _regional(judged, judged.compared, pictures, recognition)}
 
 
-def _compared(seen: Seen) -> tuple[Bool[Tensor, " b"], Int[Tensor, " b"]]:
-    """Which samples are compared in a region, and in which: rather in somebody else's."""
-    if seen.batch.looks is None:
-        return torch.zeros_like(seen.batch.stranger), torch.zeros_like(seen.timesteps)
-    allowed = seen.batch.looks.known & seen.kept.regions
-    readily = torch.tensor([_COMPARED[name] for name in REGION_NAMES], device=allowed.device)
-    order = (1 + seen.draws.region * readily + _OTHERS * seen.told.mixed) * allowed
-    return allowed.any(1), order.argmax(1)
+def _regional(
+    judged: Judged, compared: Compared, pictures: Float[Tensor, "b 3 s s"], recognition: Recognition
+) -> Float[Tensor, ""]:
+    """Mean distance of the compared regions; 0 of none."""
+    assert judged.batch.looks is not None  # regions are compared
+    rows, regions = torch.nonzero(compared.regions & judged.visible[:, None], as_tuple=True)
+    if not len(rows):
+        return 0 * pictures.sum()
+    looks, outlined = judged.batch.looks.rows(rows), compared.outlined[rows, regions]
+    distances = recognition.region_distances(pictures[rows], looks, regions, outlined, judged.jitter[rows])
+    return (compared.counts[rows] * distances).mean()

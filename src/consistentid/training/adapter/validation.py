@@ -52,8 +52,7 @@ class HeldOut:
         kept = Kept(yes, torch.ones(batch.valid.shape, dtype=torch.bool), yes, fused=True, scale=1.0)
         noise = torch.randn(batch.latents.shape, generator=generator)
         timesteps = (spread(len(batch), generator) * steps).long()
-        jitter, region = torch.zeros(len(batch), 3), torch.zeros(batch.valid.shape)
-        return Draws(noise, timesteps, kept, yes, jitter, region).to(self.device)
+        return Draws(noise, timesteps, kept, yes, torch.zeros(len(batch), 3)).to(self.device)
 
     def _measured(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         models, kept = self.models, draws.kept.of(batch)

@@ -57,6 +57,7 @@ from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.loop import Task, Validate, Validation, fit
 from consistentid.training.loop_config import LoopConfig, until
+from consistentid.training.outlines import Outlines
 from consistentid.training.prediction import TrainingModels
 from consistentid.training.recognition import Recognition
 from consistentid.training.state import load_modules, save_modules
@@ -160,7 +161,8 @@ class Chain:
             self._finish(self._fit(task, self.config.parser.loop, folder=folder), folder)
             _save_whole(model, folder / "final")
         source = self.config.start_from / "parser" if self.config.start_from else folder / "final"
-        return SegformerForSemanticSegmentation.from_pretrained(source, dtype=torch.float32)
+        parser = SegformerForSemanticSegmentation.from_pretrained(source, dtype=torch.float32)
+        return parser.requires_grad_(False)
 
     @cached_property
     def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
@@ -199,14 +201,15 @@ class Chain:
     @cached_property
     def looks(self) -> RegionLooks | None:
         """How regions look, where a stage compares them."""
-        if not any(stage.step.regions_weight for stage in self.config.diffusion.values()):
+        if not any(stage.step.compares_regions for stage in self.config.diffusion.values()):
             return None
         return looks_of(self.training_records, self.sampler_parts[2], self._recognition, folder=self._store_folder)
 
     @cached_property
     def _recognition(self) -> Recognition:
         """Stage 1 and the recogniser as judges of the next stages."""
-        return Recognition(self.autoencoder, self.encoder, target_landmarks(self.training_records))
+        landmarks = target_landmarks(self.training_records)
+        return Recognition(self.autoencoder, self.encoder, landmarks, Outlines(self.parser))
 
     def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
         """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""

@@ -25,7 +25,7 @@ from consistentid.training.face_chips import region_box
 from consistentid.training.recognition import Recognition
 
 SIDES = 2  # as the photo is, and mirrored
-_FORMAT = 2  # raise it when looks are measured in another way: what is in the folder then counts no more
+_FORMAT = 3  # raise it when looks are measured in another way: what is in the folder then counts no more
 _AROUND = 1.4  # side of the square around one of a pair / of its box
 _SMALLEST = 4  # px of a region
 _BATCH = 32
@@ -36,22 +36,22 @@ class RegionLooks:
     """Of n photos, each as it is and mirrored.
 
     Attributes:
-        embeddings: of each region and what is around it, zero where there is none.
+        embeddings: of each region in its box and in its outline, zero where there is none.
         boxes: around each region.
         known: whether there is one.
     """
 
-    embeddings: Float[Tensor, "n 2 r k"]
+    embeddings: Float[Tensor, "n 2 r 2 k"]
     boxes: Float[Tensor, "n 2 r 4"]
     known: Bool[Tensor, "n 2 r"]
 
     @cached_property
-    def spread(self) -> Float[Tensor, " r"]:
-        """Mean of 1 less the cosine between each photo's region and its mean over photos."""
+    def spread(self) -> Float[Tensor, "r 2"]:
+        """Mean of 1 less the cosine between each photo's region and its mean over photos, in boxes and in outlines."""
         embeddings, known = self.embeddings.flatten(0, 1).float(), self.known.flatten(0, 1).float()
-        count = known.sum(0)
-        usual = torch.einsum("nrk,nr->rk", embeddings, known) / count[:, None]
-        return ((1 - F.cosine_similarity(embeddings, usual, dim=2)) * known).sum(0) / count
+        count = known.sum(0)[:, None]
+        usual = torch.einsum("nrvk,nr->rvk", embeddings, known) / count[..., None]
+        return torch.einsum("nrv,nr->rv", 1 - F.cosine_similarity(embeddings, usual, dim=3), known) / count
 
     def of(self, photos: Int[Tensor, "b r"], sides: Int[Tensor, " b"]) -> Looks:
         """The looks of regions that may come from several photos; side 1 is mirrored."""
@@ -103,20 +103,25 @@ def _box(mask: Bool[np.ndarray, "s s"], name: str) -> Float[np.ndarray, " 4"]:
 def measured_looks(
     boxes: Float[Tensor, "n 2 r 4"], latents: Float[Tensor, "n 2 c h w"], recognition: Recognition
 ) -> RegionLooks:
-    """How the regions in these boxes look in what the latents show."""
-    known = ~boxes.isnan().any(3)
+    """How the regions look in what the latents show, in these boxes and in the parser's outlines."""
     pairs = zip(boxes.flatten(0, 1).split(_BATCH), latents.flatten(0, 1).split(_BATCH), strict=True)
-    embeddings = torch.cat([_embedded(*pair, recognition) for pair in pairs]).unflatten(0, (-1, SIDES))
+    found, known = zip(*(_embedded(*pair, recognition) for pair in pairs), strict=True)
+    embeddings, known = (torch.cat(part).unflatten(0, (-1, SIDES)) for part in (found, known))
     return RegionLooks(embeddings, boxes.nan_to_num(), known)
 
 
 def _embedded(
     boxes: Float[Tensor, "b r 4"], latents: Float[Tensor, "b c h w"], recognition: Recognition
-) -> Float[Tensor, "b r k"]:
+) -> tuple[Float[Tensor, "b r 2 k"], Bool[Tensor, "b r"]]:
+    """Embeddings, and which regions both have a box and are seen by the parser."""
     rows, regions = torch.nonzero(~boxes.isnan().any(2), as_tuple=True)
+    still = torch.zeros(len(rows), 3)
     with torch.autocast(latents.device.type, torch.bfloat16, enabled=is_fast_in_bfloat16(latents.device)):
-        pictures = recognition.pictures(latents.float())
-        found = recognition.region_embeddings(pictures[rows], boxes[rows, regions], torch.zeros(len(rows), 3))
-    embeddings = torch.zeros(*boxes.shape[:2], found.shape[1], dtype=torch.float16)
-    embeddings[rows, regions] = found.half()
-    return embeddings
+        pictures = recognition.pictures(latents.float())[rows]
+        boxed = recognition.boxed_embeddings(pictures, boxes[rows, regions], still)
+        outlined, seen = recognition.outlined_embeddings(pictures, regions, still)
+    embeddings = torch.zeros(*boxes.shape[:2], 2, boxed.shape[1], dtype=torch.float16)
+    known = torch.zeros(boxes.shape[:2], dtype=torch.bool)
+    embeddings[rows, regions] = (torch.stack([boxed, outlined], 1) * seen[:, None, None]).half()
+    known[rows, regions] = seen
+    return embeddings, known

@@ -1,0 +1,83 @@
+"""Regions of predicted pictures in the outlines that the face parser gives them, with gradients."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import SegformerForSemanticSegmentation
+
+from consistentid.faces.parsing import IMAGE_MEAN, IMAGE_STD, with_position
+from consistentid.faces.region_frame import MARGIN, OWN_LABELS
+from consistentid.faces.regions import LABEL_NAMES, REGION_NAMES
+from consistentid.training.face_chips import cut_out, upright
+
+SMALLEST = 12  # px of the parser's view; less is noise of the parser
+_SHARPNESS = 12.0  # of the mask's edge; the parser's own probabilities fade slowly
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """What FGIS makes of a picture (`fgis.region_crops`), of which no label map is known.
+
+    Attributes:
+        parser: the embedded one, frozen; its config says how it sees a face.
+    """
+
+    parser: SegformerForSemanticSegmentation
+
+    def chips(
+        self,
+        pictures: Float[Tensor, "b 3 s s"],
+        landmarks: Float[Tensor, "b 5 2"],
+        regions: Int[Tensor, " b"],
+        jitter: Float[Tensor, "b 3"],
+    ) -> tuple[Float[Tensor, "b 3 150 150"], Bool[Tensor, " b"]]:
+        """One region of each picture, black outside its outline, and whether the parser sees it.
+
+        Args:
+            pictures: in 0..1.
+            landmarks: in their pixels.
+            regions: which.
+            jitter: see `aligned_chips`.
+        """
+        config = self.parser.config
+        views = upright(pictures, landmarks, config.face_size, zoom=config.face_zoom)
+        masks = self._masks(views, regions)
+        squares, seen = squares_around(masks.detach() > 0.5)
+        return cut_out(views * masks[:, None], squares, jitter), seen
+
+    def _masks(self, views: Float[Tensor, "b 3 v v"], regions: Int[Tensor, " b"]) -> Float[Tensor, "b v v"]:
+        """How much each place belongs to the region, 0..1."""
+        mean, std = (views.new_tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+        logits = self.parser(pixel_values=with_position((views - mean) / std)).logits.float()
+        shares = F.interpolate(logits, size=views.shape[-2:], mode="bilinear").softmax(1)
+        share = torch.einsum("bkvw,bk->bvw", shares, _own_labels().to(shares)[regions])
+        return torch.sigmoid(_SHARPNESS * (share - 0.5))
+
+
+def _own_labels() -> Float[Tensor, "r k"]:
+    """Which labels belong to which region."""
+    table = torch.zeros(len(REGION_NAMES), len(LABEL_NAMES))
+    for row, name in zip(table, REGION_NAMES, strict=True):
+        row[list(OWN_LABELS[name])] = 1
+    return table
+
+
+def squares_around(masks: Bool[Tensor, "b v v"]) -> tuple[Float[Tensor, "b 3"], Bool[Tensor, " b"]]:
+    """The square around each mask: its middle, across and down, and half its side, where the view goes from -1 to 1.
+
+    Of a mask of next to nothing, it is the whole view, and it does not count as seen.
+    """
+    seen = masks.sum((1, 2)) >= SMALLEST
+    edges = torch.stack([torch.stack(_ends(masks.any(axis)), 1) for axis in (1, 2)], 1) * (2 / masks.shape[-1]) - 1
+    middles, halves = edges.mean(2), MARGIN * (edges[..., 1] - edges[..., 0]).amax(1) / 2
+    whole = torch.tensor([0.0, 0.0, 1.0], device=masks.device)
+    return torch.where(seen[:, None], torch.cat([middles, halves[:, None]], 1), whole), seen
+
+
+def _ends(line: Bool[Tensor, "b v"]) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+    """The first place that is set, and the one behind the last."""
+    places = line.int()
+    return places.argmax(1), line.shape[1] - places.flip(1).argmax(1)
