@@ -55,11 +55,12 @@ def test_fresh_without_a_start_is_refused(tmp_path: Path, root: Path) -> None:
 
 
 def _tiny(target: Path, source: Path) -> Path:
-    """The shipped configuration with one step a stage, and the last stage on the U-Net, which has every loss."""
+    """The shipped configuration with one step a stage, and the last stage on the U-Net with every loss."""
     import yaml
 
     values = yaml.safe_load(source.read_text())
     values["diffusion"] = {"drawn": values["diffusion"]["drawn"]}
+    values["diffusion"]["drawn"]["step"] |= {"identity_weight": 1.0, "regions_weight": 1.0}
     for stage in (
         values["autoencoder"],
         values["parser"],

@@ -15,7 +15,7 @@ from consistentid.training.conditions import ComparisonDraws, Draws, Kept
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.prediction import TrainingModels, predict
 from consistentid.training.recognition import Recognition
-from consistentid.training.rollout import exchanged, less_noisy, rolled_out
+from consistentid.training.rollout import less_noisy, rolled_out
 from consistentid.training.step import draw_step, noised, training_step
 from consistentid.training.step_config import StepConfig
 
@@ -86,23 +86,6 @@ def test_gradients_reach_the_adapter_by_the_last_prediction(judging: TrainingMod
     assert any(one.grad is not None and one.grad.any() for one in encoder.parameters())
     projector = judging.adapter.parameters_by_group()["projector"].values()
     assert any(one.grad is not None and one.grad.any() for one in projector)
-
-
-def test_exchanged_regions_are_those_of_the_next(batch: Batch) -> None:
-    chosen = torch.zeros(3, 5, dtype=torch.bool)
-    chosen[0, _EYES] = chosen[1, _NOSE] = True
-    looks = replace(batch.looks, known=batch.looks.known.clone())
-    looks.known[2, _NOSE] = False  # of the second's donor
-    mixed = exchanged(replace(batch, looks=looks), chosen)
-    for own, found in (
-        (batch.region_features, mixed.region_features),
-        (batch.looks.embeddings, mixed.looks.embeddings),
-        (batch.told.regions, mixed.told.regions),
-    ):
-        assert torch.equal(found[0, _EYES], own[1, _EYES])
-        assert torch.equal(found[0, _NOSE], own[0, _NOSE])
-        assert torch.equal(found[1:], own[1:])
-    assert mixed.told.mixed.sum() == 1
 
 
 def test_regions_of_somebody_else_are_compared_first(batch: Batch) -> None:

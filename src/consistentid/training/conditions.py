@@ -123,13 +123,11 @@ class RolloutDraws(Rows):
         order: uniform in 0..1; the largest of those that may be chosen are rolled out.
         noise: standard normal, where the way begins.
         ends: share of the noise schedule where it ends.
-        exchanged: whether a region is that of another sample.
     """
 
     order: Float[Tensor, " b"]
     noise: Float[Tensor, "b c h w"]
     ends: Float[Tensor, " b"]
-    exchanged: Bool[Tensor, "b n"]
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ needs the reference less than in generation. ReFL (arXiv:2304.05977) judges one-
 way, and so does this: the way is walked without gradients, its last prediction has them.
 """
 
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from consistentid.dataset.samples import Batch, Looks
+from consistentid.dataset.samples import Batch
 from consistentid.training.compared import Compared
 from consistentid.training.conditions import Draws, Kept, RolloutDraws
 from consistentid.training.losses import NoiseScheduler, clean_latents
@@ -32,7 +31,6 @@ def rolled_out(models: TrainingModels, batch: Batch, draws: Draws, *, config: St
         return None
     batch, kept = batch.rows(chosen), draws.kept.of(batch).rows(chosen)
     rollout, comparison, jitter = draws.rollout.rows(chosen), draws.comparison, draws.jitter[chosen]
-    batch = exchanged(batch, rollout.exchanged & kept.regions)
     compared = Compared.choose(batch, kept, comparison and comparison.rows(chosen), count=config.compared)
     weights = compared.weights if compared else None
     noisy, timesteps = _way(models, batch, kept, rollout, weights)
@@ -48,24 +46,6 @@ def _chosen(batch: Batch, kept: Kept, draws: RolloutDraws, *, count: int) -> Int
         useful |= (batch.looks.known & kept.regions).any(1)
     order: Tensor = (draws.order * useful).argsort(descending=True)
     return order[: min(count, int(useful.sum()))]
-
-
-def exchanged(batch: Batch, chosen: Bool[Tensor, "b n"]) -> Batch:
-    """With some regions of the next sample: only their tokens say so. Regions stay where looks are not known."""
-    looks, told = batch.looks, batch.told
-    if looks is None or told is None:
-        return batch
-    here = chosen & batch.valid & batch.valid.roll(-1, 0) & looks.known & looks.known.roll(-1, 0)
-
-    def mixed(own: Tensor) -> Tensor:
-        return torch.where(here.view(*here.shape, *[1] * (own.dim() - 2)), own.roll(-1, 0), own)
-
-    return replace(
-        batch,
-        region_features=mixed(batch.region_features),
-        looks=Looks(mixed(looks.embeddings), mixed(looks.boxes), looks.known),
-        told=replace(told, regions=mixed(told.regions)),
-    )
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ def draw_step(
     everywhere = keep(shape[0], config.foreground, generator)
     jitter = torch.randn(shape[0], 3, generator=generator)
     comparison = _draw_comparison(kept.regions.shape, generator, config=config) if config.compares_regions else None
-    rollout = _draw_rollout(noise, generator, config=config) if config.draws_portraits else None
+    rollout = _draw_rollout(noise, generator) if config.draws_portraits else None
     return Draws(noise, timesteps, kept, everywhere, jitter, comparison, rollout)
 
 
@@ -90,11 +90,10 @@ def _draw_comparison(shape: torch.Size, generator: torch.Generator, *, config: S
     return ComparisonDraws(order, outlined < config.outlined, ~keep(shape[0], config.exaggerated, generator))
 
 
-def _draw_rollout(like: Float[Tensor, "b c h w"], generator: torch.Generator, *, config: StepConfig) -> RolloutDraws:
+def _draw_rollout(like: Float[Tensor, "b c h w"], generator: torch.Generator) -> RolloutDraws:
     order, ends = (torch.rand(len(like), generator=generator) for _ in range(2))
-    exchanged = torch.rand(len(like), len(REGION_NAMES), generator=generator) < config.exchanged
     noise = torch.randn(like.shape, generator=generator)
-    return RolloutDraws(order, noise, ENDS[0] + (ENDS[1] - ENDS[0]) * ends, exchanged)
+    return RolloutDraws(order, noise, ENDS[0] + (ENDS[1] - ENDS[0]) * ends)
 
 
 def spread(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:

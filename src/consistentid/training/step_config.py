@@ -32,7 +32,6 @@ class StepConfig(ConditionDropout):
         drawn_identity_weight: of whom the recogniser sees in portraits drawn from noise, see `rollout`.
         drawn_regions_weight: of how FGIS's embedder sees regions in them.
         rollouts: how many samples of a step are drawn from noise, at most.
-        exchanged: how often a region of theirs is that of another of them.
         compared: in how many regions each sample is.
         outlined: how often a region is seen in the parser's outline, not in a box.
         exaggerated: how often the tokens of the compared regions have the largest weight.
@@ -54,7 +53,6 @@ class StepConfig(ConditionDropout):
     drawn_identity_weight: float = Field(default=0.0, ge=0)
     drawn_regions_weight: float = Field(default=0.0, ge=0)
     rollouts: int = Field(default=0, ge=0)
-    exchanged: float = Field(default=0.0, ge=0, le=1)
     compared: int = Field(default=1, ge=1, le=len(REGION_NAMES))
     outlined: float = Field(default=0.0, ge=0, le=1)
     exaggerated: float = Field(default=0.0, ge=0, le=1)
