@@ -119,6 +119,17 @@ def test_weights_change_what_the_u_net_is_told(models: TrainingModels, batch: Ba
     assert (more != usual).flatten(1).any(1).tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("alone", [{"rollouts": 2}, {"drawn_regions_weight": 1.0}, {"drawn_identity_weight": 1.0}])
+def test_portraits_and_their_weights_go_together(alone: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="go together; give both or none"):
+        StepConfig(**_KEEP_ALL, **alone)
+
+
+def test_exaggerated_comparisons_count_more() -> None:
+    nowhere = torch.zeros(2, 5, dtype=torch.bool)
+    assert Compared(nowhere, nowhere, torch.tensor([False, True])).counts.tolist() == [1, 2.5]
+
+
 def _kept(batch: Batch) -> Kept:
     every = torch.ones(len(batch), dtype=torch.bool)
     return Kept(every, torch.ones(len(batch), 5, dtype=torch.bool) & batch.valid, every, fused=True, scale=1.0)

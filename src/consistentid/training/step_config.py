@@ -1,8 +1,8 @@
 """Settings of a training step."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.conditions import ConditionDropout
@@ -57,6 +57,14 @@ class StepConfig(ConditionDropout):
     outlined: float = Field(default=0.0, ge=0, le=1)
     exaggerated: float = Field(default=0.0, ge=0, le=1)
 
+    @model_validator(mode="after")
+    def _draws_what_it_weighs(self) -> Self:
+        if (self.rollouts > 0) != (self.drawn_identity_weight + self.drawn_regions_weight > 0):
+            raise ValueError(
+                "rollouts and one of drawn_identity_weight, drawn_regions_weight go together; give both or none"
+            )
+        return self
+
     @property
     def looks_at_attention(self) -> bool:
         """Whether eq. 1 or the shares of attention have a say."""
@@ -75,7 +83,7 @@ class StepConfig(ConditionDropout):
     @property
     def draws_portraits(self) -> bool:
         """Whether they have a say on portraits drawn from noise."""
-        return self.rollouts > 0 and self.drawn_identity_weight + self.drawn_regions_weight > 0
+        return self.rollouts > 0
 
     @property
     def compares_regions(self) -> bool:
