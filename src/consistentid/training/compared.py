@@ -14,7 +14,7 @@ from consistentid.training.conditions import ComparisonDraws, Kept
 _READILY = {"face": 0.9, "ears": 1.3, "eyes": 1.9, "nose": 0.75, "mouth": 1.6}
 _OTHERS = 0.5  # how much more readily regions of somebody else are
 _EXAGGERATION = 1.5  # the largest weight of a region
-_COUNTS = {True: 1.5, False: 0.6}  # what a comparison counts, exaggerated or not
+_EMPHASIS = 2.5  # what a comparison with that weight counts, of one with 1
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ class Compared(Rows):
     @property
     def counts(self) -> Float[Tensor, " b"]:
         """What each comparison of a sample counts in the loss."""
-        return torch.where(self.exaggerated, _COUNTS[True], _COUNTS[False])
+        return torch.where(self.exaggerated, _EMPHASIS, 1.0)

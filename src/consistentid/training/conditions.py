@@ -140,8 +140,8 @@ class Draws(Rows):
         kept: conditions.
         everywhere: whether the noise loss looks at the whole picture, not at the person alone.
         jitter: standard normal; of the chips that the recogniser sees.
-        comparison: None: regions are not compared, and nothing is rolled out.
-        rollout: see `comparison`.
+        comparison: None: regions are not compared.
+        rollout: None: no portraits are drawn from noise.
     """
 
     noise: Float[Tensor, "b c h w"]

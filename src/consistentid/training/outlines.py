@@ -13,7 +13,7 @@ from consistentid.faces.region_frame import MARGIN, OWN_LABELS
 from consistentid.faces.regions import LABEL_NAMES, REGION_NAMES
 from consistentid.training.face_chips import cut_out, upright
 
-SMALLEST = 12  # px of the parser's view; less is noise of the parser
+_SMALLEST = 12  # px of the parser's view; less is noise of the parser
 _SHARPNESS = 12.0  # of the mask's edge; the parser's own probabilities fade slowly
 
 
@@ -70,7 +70,7 @@ def squares_around(masks: Bool[Tensor, "b v v"]) -> tuple[Float[Tensor, "b 3"], 
 
     Of a mask of next to nothing, it is the whole view, and it does not count as seen.
     """
-    seen = masks.sum((1, 2)) >= SMALLEST
+    seen = masks.sum((1, 2)) >= _SMALLEST
     edges = torch.stack([torch.stack(_ends(masks.any(axis)), 1) for axis in (1, 2)], 1) * (2 / masks.shape[-1]) - 1
     middles, halves = edges.mean(2), MARGIN * (edges[..., 1] - edges[..., 0]).amax(1) / 2
     whole = torch.tensor([0.0, 0.0, 1.0], device=masks.device)
