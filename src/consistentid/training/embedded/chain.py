@@ -9,10 +9,9 @@ import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderTiny
@@ -64,7 +63,6 @@ from consistentid.training.state import load_modules, save_modules
 
 logger = logging.getLogger(__name__)
 
-Store = TypeVar("Store", store.Targets, store.References)
 _CROP = 192  # px of the crops that the autoencoder sees
 _CROP_SCALE = 2.4
 _PARSER_CROP = 256
@@ -161,8 +159,7 @@ class Chain:
             self._finish(self._fit(task, self.config.parser.loop, folder=folder), folder)
             _save_whole(model, folder / "final")
         source = self.config.start_from / "parser" if self.config.start_from else folder / "final"
-        parser = SegformerForSemanticSegmentation.from_pretrained(source, dtype=torch.float32)
-        return parser.requires_grad_(False)
+        return SegformerForSemanticSegmentation.from_pretrained(source, dtype=torch.float32).requires_grad_(False)
 
     @cached_property
     def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
@@ -173,13 +170,13 @@ class Chain:
         with ProcessPoolExecutor(sizes.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             if not (folder / "targets.safetensors").is_file():
                 make = partial(store.build_targets, variants=sizes.target_variants, seed=0)
-                targets = _joined(list(pool.map(make, starts, chunks)))
+                targets = store.joined(list(pool.map(make, starts, chunks)))
                 composed = with_composites(targets, variants=sizes.composite_variants, seed=0)
                 store.save(composed, folder / "targets.safetensors")
             if not (folder / "references.safetensors").is_file():
                 donors = store.Donors.choose(records)
                 refer = partial(store.build_references, variants=sizes.reference_variants, seed=0, donors=donors)
-                store.save(_joined(list(pool.map(refer, starts, chunks))), folder / "references.safetensors")
+                store.save(store.joined(list(pool.map(refer, starts, chunks))), folder / "references.safetensors")
         targets = store.load_targets(folder / "targets.safetensors")
         references = store.load_references(folder / "references.safetensors")
         return targets, references, latents_of(self.autoencoder, targets.images, folder=folder)
@@ -289,11 +286,6 @@ class Chain:
     def _finish(self, finished: bool, folder: Path) -> None:
         if not finished:
             raise TrainingStopped(f"stage {folder.name} was stopped by max_minutes; run the same command to go on")
-
-
-def _joined(parts: list[Store]) -> Store:
-    columns = {field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(parts[0])}
-    return type(parts[0])(**columns)
 
 
 def _save_whole(model: AutoencoderTiny | SegformerForSemanticSegmentation, folder: Path) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -264,3 +265,12 @@ def encode_reference(
     with torch.no_grad():
         identity = encoder.network(encoder.pixels([face]))[0]
     return [identity, hidden[0], regions, present]
+
+
+Store = TypeVar("Store", Targets, References)
+
+
+def joined(parts: list[Store]) -> Store:
+    """Stores of parts of the photos as one."""
+    columns = {field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(parts[0])}
+    return type(parts[0])(**columns)
