@@ -133,7 +133,7 @@ def test_it_tells_whose_region_is_seen(
             judge.region_distances(pictures, _looks(looks, people), *_both(region, outlined=outlined), _STILL).mean()
             for people in ((0, 1), (1, 0))
         )
-        assert float(own) < 0.1
+        assert float(own) < (0.1 if outlined else 0.05)  # where the parser draws the line varies with rounding
         assert float(other) > 0.5
 
 
