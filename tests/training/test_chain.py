@@ -36,13 +36,14 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     generator = PortraitGenerator.from_pretrained(model)
     portrait = generator.generate(sample_photos["official-man"], "a portrait photo of a man", steps=2)[0]
     assert portrait.image.size == (128, 128)
+    assert generator.adapter.config.region_strength == config.region_strength == 0.5
     assert set(portrait.settings.regions_used) <= set(REGION_NAMES)
     weights = (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
 
     run(config)  # every stage is finished: nothing is trained again
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
-    shutil.rmtree(tmp_path / "out" / "drawn")  # killed before its first checkpoint, the stages before it done
+    shutil.rmtree(tmp_path / "out" / "strong")  # killed before its first checkpoint, the stages before it done
     run(config)
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
@@ -59,8 +60,7 @@ def _tiny(target: Path, source: Path) -> Path:
     import yaml
 
     values = yaml.safe_load(source.read_text())
-    values["diffusion"] = {"drawn": values["diffusion"]["drawn"]}
-    values["diffusion"]["drawn"]["step"] |= {"identity_weight": 1.0, "regions_weight": 1.0}
+    values["diffusion"] = {"strong": values["diffusion"]["strong"]}
     for stage in (
         values["autoencoder"],
         values["parser"],

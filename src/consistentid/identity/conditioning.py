@@ -76,7 +76,7 @@ class Conditioning:
         return _halves(self.negative_pooled, self.pooled, guidance)
 
     def with_weights(self, weights: Sequence[Mapping[str, float]]) -> Self:
-        """With other weights of the regions in the text: 0 is the word alone, 1 as it is, more exaggerates.
+        """With other weights of the regions in the text: 0 is the word alone, 1 as it is, more goes beyond.
 
         The guidance branch stays as it is.
 

@@ -86,6 +86,7 @@ class AdapterConfig(BaseModel):
         merge_fraction: share of the steps run that have no region features, unless the caller says otherwise.
         caption: the fixed caption that the weights were trained with; None: that of the describer, else of the style.
         identity_scale: weight of the identity tokens, unless the caller says otherwise.
+        region_strength: how far a region's token moves its word when its weight is 1; 1 is as the FacialEncoder says.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,6 +106,7 @@ class AdapterConfig(BaseModel):
     merge_fraction: float = Field(0.6, ge=0, le=1)
     caption: str | None = None
     identity_scale: float = Field(1.0, ge=0)
+    region_strength: float = Field(1.0, gt=0, le=1)
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     quirks: Quirks = Quirks()
 

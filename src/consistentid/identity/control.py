@@ -31,8 +31,8 @@ class Strengths:
 class Control:
     """How strongly the parts of one photo act, and when.
 
-    A region's weight goes from its word alone (0) over what the model was trained with (1) to an exaggeration (1.5);
-    that of the overall identity from nobody over the person to a caricature.
+    A region's weight goes from its word alone (0) over the usual (1, see `AdapterConfig.region_strength`) to half as
+    much again (1.5); that of the overall identity from nobody over the person to a caricature.
 
     Attributes:
         weights: of some of `PARTS`; 1 for the others.

@@ -98,7 +98,8 @@ class Chain:
             return self._export(models, self.config.out / "model")
 
     def _export(self, models: TrainingModels, target: Path) -> Path:
-        export_model(target, models=models, autoencoder=self.autoencoder, tokenizer=self.tokenizer, parser=self.parser)
+        parts = {"autoencoder": self.autoencoder, "tokenizer": self.tokenizer, "parser": self.parser}
+        export_model(target, models=models, region_strength=self.config.region_strength, **parts)
         return target
 
     @cached_property

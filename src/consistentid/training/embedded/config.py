@@ -85,6 +85,7 @@ class EmbeddedConfig(BaseModel):
     )
     threads: int = Field(default=2, gt=0)
     adapter: AdapterSizes = AdapterSizes()
+    region_strength: float = Field(default=1.0, gt=0, le=1, description="of the finished model, see `AdapterConfig`")
     store: StoreConfig = StoreConfig()
     autoencoder: SimpleStage
     parser: SimpleStage

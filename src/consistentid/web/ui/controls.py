@@ -90,7 +90,7 @@ def prompt_box() -> gr.Textbox:
 def part_controls() -> tuple[gr.Textbox, dict[str, gr.Checkbox], dict[str, gr.Slider]]:
     """Caption, toggles and weights of what the photo gives."""
     uses, weights = {}, {}
-    gr.Markdown("**What the portrait takes from the photo** (0: left to the words, 1: as usual, 1.5: exaggerated)")
+    gr.Markdown("**What the portrait takes from the photo** (0: left to the words, 1: as usual, 1.5: more)")
     for name in REGION_NAMES:
         with gr.Row(elem_classes="region"):
             uses[name] = gr.Checkbox(True, label=name.capitalize(), scale=1, min_width=84, elem_id=f"use-{name}")
