@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from transformers import CLIPTokenizer
 
 from consistentid.errors import InvalidData
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.loading import embedded_folder
+from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.training.embedded.diffusion import finished_models
 from consistentid.training.loop import Validation
 from consistentid.training.run import load_config, run
 
@@ -46,6 +50,14 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     shutil.rmtree(tmp_path / "out" / "strong")  # killed before its first checkpoint, the stages before it done
     run(config)
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
+
+
+def test_models_trained_further_count_region_tokens_whole() -> None:
+    folder = embedded_folder()
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    adapter = finished_models(folder, tokenizer, encoder=DlibImageEncoder()).adapter
+    assert adapter.config.region_strength == 0.5
+    assert adapter.facial_encoder.strength == 1
 
 
 def test_fresh_without_a_start_is_refused(tmp_path: Path, root: Path) -> None:

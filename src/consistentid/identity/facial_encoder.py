@@ -179,5 +179,5 @@ class FacialEncoder(ModelMixin, ConfigMixin):
         words = text_embeddings[sample, where]
         fused = self.fuse_module(words, tokens)
         if self.strength != 1:
-            fused = torch.lerp(words, fused, self.strength)
+            fused = words + self.strength * (fused - words)
         return text_embeddings.index_put((sample, where), fused.to(text_embeddings.dtype))
