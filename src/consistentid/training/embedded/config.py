@@ -85,7 +85,9 @@ class EmbeddedConfig(BaseModel):
     )
     threads: int = Field(default=2, gt=0)
     adapter: AdapterSizes = AdapterSizes()
-    region_strength: float = Field(default=1.0, gt=0, le=1, description="of the finished model, see `AdapterConfig`")
+    region_strength: float | None = Field(
+        default=None, gt=0, le=1, description="of the finished model, see `AdapterConfig`; None: as it was before"
+    )
     store: StoreConfig = StoreConfig()
     autoencoder: SimpleStage
     parser: SimpleStage

@@ -19,13 +19,13 @@ def export_model(
     autoencoder: AutoencoderTiny,
     tokenizer: CLIPTokenizer,
     parser: SegformerForSemanticSegmentation,
-    region_strength: float = 1.0,
+    region_strength: float | None = None,
 ) -> None:
     """Write the folder in fp16 safetensors, replacing an older one only when all is written.
 
     Works on copies, so that training can go on; there the adapter is detached, because the U-Net's folder holds the
     base model alone. Training is told of regions with a strength of 1, whatever `AdapterConfig.region_strength` the
-    finished model gets.
+    finished model gets; None leaves the adapter's.
     """
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -47,7 +47,8 @@ def export_model(
     _computed_in_float32(temporary / "text_encoder" / "config.json")
     adapter.load_state({name: value.half() for name, value in adapter.state().items()})
     adapter.facial_encoder.half()
-    adapter.config = adapter.config.model_copy(update={"region_strength": region_strength})
+    if region_strength is not None:
+        adapter.config = adapter.config.model_copy(update={"region_strength": region_strength})
     adapter.save_pretrained(temporary / "adapter")
     parser.half().save_pretrained(temporary / "parser", safe_serialization=True)
     if target.exists():
