@@ -4,15 +4,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from diffusers import AutoencoderTiny
 from PIL import Image
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
 from consistentid.errors import InvalidData
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.loading import embedded_folder
+from consistentid.identity.config import AdapterConfig
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.training.embedded.diffusion import finished_models
+from consistentid.training.embedded.export import export_model
 from consistentid.training.loop import Validation
 from consistentid.training.run import load_config, run
 
@@ -52,12 +55,23 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
 
-def test_models_trained_further_count_region_tokens_whole() -> None:
+def test_models_trained_further_count_region_tokens_whole_and_end_with_their_strength(tmp_path: Path) -> None:
     folder = embedded_folder()
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    adapter = finished_models(folder, tokenizer, encoder=DlibImageEncoder()).adapter
-    assert adapter.config.region_strength == 0.5
-    assert adapter.facial_encoder.strength == 1
+    models = finished_models(folder, tokenizer, encoder=DlibImageEncoder())
+    assert models.adapter.facial_encoder.strength == 1
+    autoencoder = AutoencoderTiny.from_pretrained(folder / "vae")
+    parser = SegformerForSemanticSegmentation.from_pretrained(folder / "parser")
+    for asked, found in ((None, 0.5), (0.75, 0.75)):
+        export_model(
+            tmp_path / "model",
+            models=models,
+            autoencoder=autoencoder,
+            tokenizer=tokenizer,
+            parser=parser,
+            region_strength=asked,
+        )
+        assert AdapterConfig.load(tmp_path / "model" / "adapter" / "config.json").region_strength == found
 
 
 def test_fresh_without_a_start_is_refused(tmp_path: Path, root: Path) -> None:
