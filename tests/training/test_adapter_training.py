@@ -262,6 +262,10 @@ def test_what_cannot_be_trained_is_one_sentence(
         ({"kind": "other"}, "kind must be embedded or adapter"),
         ({"adapter": {"base": "flux"}}, "adapter.base must be sd15, sdxl or embedded"),
         ({"step": dict.fromkeys(_DROPS, 0.1) | {"regions_weight": 1}}, "regions_weight are for kind: embedded"),
+        (
+            {"step": dict.fromkeys(_DROPS, 0.1) | {"omission_weight": 1, "omissions": 1}},
+            "omission_weight, .* are for kind: embedded",
+        ),
         ({"train": []}, "train names no part"),
         ({"photos": {"framing": "face"}}, "set buckets: false"),
         ({"speed": 3}, "Extra inputs"),

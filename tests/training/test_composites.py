@@ -148,5 +148,7 @@ def test_the_prior_knows_what_regions_look_like_from_plain_targets(sampler: Stor
     moved = (prior.expected(told) - prior.expected(hidden)).view(-1, 8, 16, 16).abs().amax((0, 1)) > 0
     shown = sampler.targets.regions[:, : sampler.targets.plain].any((0, 1))
     assert moved.any()
+    eyes = torch.arange(len(REGION_NAMES)) == REGION_NAMES.index("eyes")
+    assert torch.equal(prior.expected(told), prior.expected(replace(told, appears=told.appears & ~eyes)))
     assert not moved[~shown.any(0)].any()
     assert torch.equal(prior.expected(hidden), prior.regression.expected(told))

@@ -9,6 +9,7 @@ from torch import Tensor
 from consistentid.dataset.samples import Told
 from consistentid.training.identity_prior import IdentityPrior
 from consistentid.training.latent_regression import LatentRegression
+from consistentid.training.region_appearance import RegionAppearance
 
 
 def test_the_prior_finds_the_person_in_the_latents() -> None:
@@ -115,6 +116,36 @@ def test_the_posterior_trusts_the_embedding_in_noise_and_the_latents_without() -
     assert float(prior.loss(everybody, everybody, torch.zeros(50), _told(embeddings))) == pytest.approx(1, abs=0.05)
 
 
+def test_the_prior_wants_the_change_that_the_image_of_a_region_lets_expect() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings, latents = torch.randn(80, 4, generator=generator), torch.randn(80, 2, 2, 3, 3, generator=generator)
+    prior = _fit(embeddings, latents, torch.zeros(80, 2, 2, dtype=torch.long))
+    prior = replace(prior, appearance=RegionAppearance(torch.zeros(1, 5), torch.randn(1, 5, 18, generator=generator)))
+    told = replace(
+        _told(embeddings[:3]), appearance=torch.randn(3, 1, 5, generator=generator), appears=torch.ones(3, 1).bool()
+    )
+    given = latents[:3, 0], torch.full((3,), 0.2), told, replace(told, appears=torch.zeros(3, 1).bool())
+    wanted = (prior.posterior(*given[:3]) - prior.posterior(*given[:2], given[3])).view(3, 2, 3, 3)
+    assert wanted.abs().max() > 0.1
+    for share, left in ((1, 0), (0.5, 0.25), (0, 1)):
+        assert float(prior.change(share * wanted, *given)) == pytest.approx(left, abs=1e-5)
+
+
+def test_directions_are_those_of_images_of_regions_too() -> None:
+    """With the directions of embeddings and words alone, most of what images say was never taught."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings, latents = torch.randn(80, 4, generator=generator), torch.randn(80, 2, 2, 3, 3, generator=generator)
+    words = torch.zeros(80, 2, 2, dtype=torch.long)
+    plain, appearance = _fit(embeddings, latents, words), RegionAppearance(torch.zeros(1, 2), torch.eye(18)[None, :2])
+    looks, shown = torch.randn(80, 1, 2, generator=generator), torch.ones(80, 1, dtype=torch.bool)
+    told = [replace(_told(embeddings), appearance=looks, appears=shown)] * 2
+    prior = IdentityPrior.around(plain.regression, told, latents, appearance=appearance)
+    assert torch.allclose(prior.expected(told[0]) - plain.expected(told[0]), looks[:, 0] @ torch.eye(18)[:2])
+    kept = [one.directions[:2].square().sum(1).min() for one in (plain, prior)]
+    assert float(kept[0]) < 0.9
+    assert float(kept[1]) == pytest.approx(1, abs=1e-4)
+
+
 def _fit(
     embeddings: Tensor, latents: Tensor, words: Tensor, *, face: Tensor | None = None, places: Tensor | None = None
 ) -> IdentityPrior:
@@ -128,7 +159,8 @@ def _fit(
         face=torch.ones(size) if face is None else face,
         places=torch.zeros(1, *size) if places is None else places,
     )
-    return IdentityPrior.around(regression, embeddings, latents, words)
+    told = [Told.of_people(embeddings, one, regions=len(regression.places)) for one in words.unbind(1)]
+    return IdentityPrior.around(regression, told, latents)
 
 
 def _told(people: Tensor, expression: int = 0) -> Told:

@@ -34,6 +34,7 @@ class Told(Rows):
         regions: embedding of the person whose region is to be drawn, for each region.
         appearance: what the region's image shows, see `region_appearance`; None: nothing is told.
         appears: whether it does.
+        mouth_words: as `words`, what the image of the mouth shows; it holds where nothing is stated. None: nothing.
     """
 
     identity: Float[Tensor, "b d"]
@@ -41,6 +42,7 @@ class Told(Rows):
     regions: Float[Tensor, "b n d"]
     appearance: Float[Tensor, "b n k"] | None = None
     appears: Bool[Tensor, "b n"] | None = None
+    mouth_words: Int[Tensor, "b a"] | None = None
 
     @property
     def mixed(self) -> Bool[Tensor, "b n"]:

@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from consistentid.dataset.samples import Batch, Rows, Told
+from consistentid.faces.regions import REGION_NAMES
 
 _Probability = Field(ge=0, le=1)
+_MOUTH = REGION_NAMES.index("mouth")
 
 
 class ConditionDropout(BaseModel):
@@ -81,9 +83,12 @@ class Kept(Rows):
 
     def told(self, told: Told) -> Told:
         """What is left of what the prior knows."""
-        shown = torch.where(self.regions[..., None], told.regions, told.identity[:, None])
+        people = torch.where(self.regions[..., None], told.regions, told.identity[:, None])
         appears = None if told.appears is None else told.appears & self.regions
-        return Told(told.identity, told.words * self.text[:, None], shown, told.appearance, appears)
+        words = told.words * self.text[:, None]
+        if told.mouth_words is not None:
+            words = torch.where(words == 0, told.mouth_words * self.regions[:, _MOUTH, None], words)
+        return Told(told.identity, words, people, told.appearance, appears)
 
     def of(self, batch: Batch) -> "Kept":
         """Without the regions that the batch does not have."""
@@ -141,6 +146,7 @@ class Draws(Rows):
         everywhere: whether the noise loss looks at the whole picture, not at the person alone.
         jitter: standard normal; of the chips that the recogniser sees.
         comparison: None: regions are not compared.
+        omission: uniform in 0..1, see `omission_loss`; None: no region is left out.
         rollout: None: no portraits are drawn from noise.
     """
 
@@ -150,4 +156,5 @@ class Draws(Rows):
     everywhere: Bool[Tensor, " b"]
     jitter: Float[Tensor, "b 3"]
     comparison: ComparisonDraws | None = None
+    omission: Float[Tensor, "b n"] | None = None
     rollout: RolloutDraws | None = None

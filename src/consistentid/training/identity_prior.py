@@ -5,20 +5,22 @@ a U-Net drew everybody alike, while linear regression told 85 % of people never 
 that few steps of following them make the U-Net listen to the identity tokens.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from consistentid.dataset.samples import Told
 from consistentid.training.latent_regression import LatentRegression
 from consistentid.training.region_appearance import RegionAppearance
 
-_DIRECTIONS = 110
+_DIRECTIONS = 160
 _FLOOR = 0.5  # of the median variance of a direction, added before dividing: see `IdentityPrior.directions`
 _WORDED = 2.0  # what a direction counts more when words alone move latents along it: they are few beside a person's
+_LEAST = 1e-4  # of the squared distance that knows nobody; a wanted difference that is smaller counts as this
 _SAID = 0.6  # how often a word counts as said when the spread of latents around what is expected is measured
 
 
@@ -50,26 +52,32 @@ class IdentityPrior:
     def around(
         cls,
         regression: LatentRegression,
-        identity: Float[Tensor, "n d"],
+        told: Sequence[Told],
         latents: Float[Tensor, "n v c h w"],
-        words: Int[Tensor, "n v a"],
+        *,
+        appearance: RegionAppearance | None = None,
     ) -> Self:
-        """The spread around a regression, measured on what it was fitted to."""
-        flat = latents.double().flatten(2)
-        said = torch.rand(words.shape, generator=torch.Generator().manual_seed(0)) < _SAID
-        people = identity[:, None].expand(-1, latents.shape[1], -1).flatten(0, 1)
-        told = Told.of_people(people, (words * said).flatten(0, 1), regions=len(regression.places))
-        expected = regression.expected(told).double()
-        residual = flat.flatten(0, 1) - expected
+        """The spread around a regression, measured on what it was fitted to.
+
+        Args:
+            regression: of the latents.
+            told: of n people, for each of the v variants of their latents.
+            latents: what is drawn.
+            appearance: what images of regions add.
+        """
+        generator = torch.Generator().manual_seed(0)
+        said = [torch.rand(one.words.shape, generator=generator) < _SAID for one in told]
+        some = [replace(one, words=one.words * words) for one, words in zip(told, said, strict=True)]
+        expected = torch.cat([_expected(regression, appearance, one) for one in some]).double()
+        residual = latents.double().transpose(0, 1).flatten(2).flatten(0, 1) - expected
         nuisance_variances, nuisance = torch.linalg.eigh(residual.T @ residual / len(residual))
-        basis = torch.linalg.qr(torch.cat([regression.slope, regression.effects]).T.double()).Q  # what is told moves
-        variances, directions = torch.linalg.eigh(torch.cov((expected @ basis).T))
-        count = min(_DIRECTIONS, int((variances > 1e-9 * variances[-1]).sum()))
-        directions, variances = basis @ directions.flip(1)[:, :count], variances.flip(0)[:count]
-        worded = ((regression.worded(told).double() @ directions).var(0) / variances).clamp(max=1)
-        weights = (1 + _WORDED * worded) / _floored(variances)
+        variances, directions = (part.flip(-1) for part in torch.linalg.eigh(torch.cov(expected.T)))
+        count = min(_DIRECTIONS, int((variances > 1e-9 * variances[0]).sum()))
+        variances, directions = variances[:count], directions[:, :count]
+        worded = torch.cat([regression.worded(one) for one in some]).double() @ directions
+        weights = (1 + _WORDED * (worded.var(0) / variances).clamp(max=1)) / _floored(variances)
         parts = (directions, variances, weights, nuisance, nuisance_variances.clamp(min=1e-4))
-        return cls(regression, *(part.float().contiguous() for part in parts))
+        return cls(regression, *(part.float().contiguous() for part in parts), appearance)
 
     @property
     def coordinates(self) -> Float[Tensor, "d q"]:
@@ -78,10 +86,7 @@ class IdentityPrior:
 
     def expected(self, told: Told) -> Float[Tensor, "b p"]:
         """The mean."""
-        mean = self.regression.expected(told)
-        if self.appearance is None or told.appearance is None or told.appears is None:
-            return mean
-        return mean + self.appearance.expected(told.appearance, told.appears)
+        return _expected(self.regression, self.appearance, told)
 
     def posterior(
         self, noisy: Float[Tensor, "b c h w"], alphas: Float[Tensor, " b"], told: Told
@@ -115,9 +120,31 @@ class IdentityPrior:
         wanted = self.posterior(noisy, alphas, told) - self.posterior(noisy, alphas, instead)
         return self._distance(difference.flatten(1) - wanted) / 2
 
+    def change(
+        self,
+        difference: Float[Tensor, "b c h w"],
+        noisy: Float[Tensor, "b c h w"],
+        alphas: Float[Tensor, " b"],
+        told: Told,
+        instead: Told,
+    ) -> Float[Tensor, ""]:
+        """As `contrast`, as a share of the squared difference that is wanted; 1 where nothing changes."""
+        wanted = self.posterior(noisy, alphas, told) - self.posterior(noisy, alphas, instead)
+        least = _LEAST * (self.variances * self.weights).sum()
+        return self._squared(difference.flatten(1) - wanted) / self._squared(wanted).clamp(min=least)
+
     def _distance(self, error: Float[Tensor, "b p"]) -> Float[Tensor, ""]:
-        squared = (error @ self.directions).square() * self.weights
-        return squared.sum(1).mean() / (self.variances * self.weights).sum()
+        return self._squared(error) / (self.variances * self.weights).sum()
+
+    def _squared(self, error: Float[Tensor, "b p"]) -> Float[Tensor, ""]:
+        return ((error @ self.directions).square() * self.weights).sum(1).mean()
+
+
+def _expected(regression: LatentRegression, appearance: RegionAppearance | None, told: Told) -> Float[Tensor, "b p"]:
+    mean = regression.expected(told)
+    if appearance is None or told.appearance is None or told.appears is None:
+        return mean
+    return mean + appearance.expected(told.appearance, told.appears)
 
 
 def _floored(variances: Float[Tensor, " q"]) -> Float[Tensor, " q"]:

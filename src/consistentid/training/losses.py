@@ -34,6 +34,7 @@ class Losses:
     share: Tensor | None = None
     prior: Tensor | None = None
     contrast: Tensor | None = None
+    omission: Tensor | None = None
     identity: Tensor | None = None
     regions: Tensor | None = None
     drawn_identity: Tensor | None = None

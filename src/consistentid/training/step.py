@@ -22,6 +22,7 @@ from consistentid.training.losses import (
     share_loss,
     signal_to_noise,
 )
+from consistentid.training.omission import omission_loss
 from consistentid.training.prediction import TrainingModels, predict
 from consistentid.training.rollout import ENDS, rolled_out
 from consistentid.training.step_config import StepConfig
@@ -51,6 +52,9 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
         clean = clean_latents(models.scheduler, prediction, noisy, timesteps)
         seen = Seen(batch, batch.told, kept, clean, noisy, timesteps)
         parts |= taught(seen, models.prior, models.scheduler, config=config)
+        if draws.omission is not None:
+            weights = compared.weights if compared else None
+            parts["omission"] = omission_loss(models, seen, draws.omission, count=config.omissions, weights=weights)
         shown = visible(batch, timesteps, models.scheduler, config=config)
         parts |= _recognised(models, Judged(batch, kept, compared, draws.jitter, clean, shown), draws, config=config)
     parts = {name: loss for name, loss in parts.items() if getattr(config, f"{name}_weight")}
@@ -82,7 +86,8 @@ def draw_step(
     jitter = torch.randn(shape[0], 3, generator=generator)
     comparison = _draw_comparison(kept.regions.shape, generator, config=config) if config.compares_regions else None
     rollout = _draw_rollout(noise, generator) if config.draws_portraits else None
-    return Draws(noise, timesteps, kept, everywhere, jitter, comparison, rollout)
+    omission = torch.rand(kept.regions.shape, generator=generator) if config.omissions else None
+    return Draws(noise, timesteps, kept, everywhere, jitter, comparison, omission, rollout)
 
 
 def _draw_comparison(shape: torch.Size, generator: torch.Generator, *, config: StepConfig) -> ComparisonDraws:

@@ -27,6 +27,8 @@ class StepConfig(ConditionDropout):
         prior_from: least share of the noise schedule at which it is followed by samples that show their reference.
         stranger_from: the same for strangers, whose noisy latents show somebody else when there is less noise.
         contrast_weight: of what a stranger's reference and text must change in the prediction, at any noise.
+        omission_weight: of what a single region's token must change, see `omission`; 0 leaves it out.
+        omissions: how many samples of a step are predicted again without one, at most.
         identity_weight: of whom the recogniser sees in the predicted clean latents; 0 leaves it out.
         regions_weight: of how FGIS's embedder sees one region in them; 0 leaves it out.
         drawn_identity_weight: of whom the recogniser sees in portraits drawn from noise, see `rollout`.
@@ -48,6 +50,8 @@ class StepConfig(ConditionDropout):
     prior_from: float = Field(default=0.5, ge=0, lt=1)
     stranger_from: float = Field(default=0.9, ge=0, lt=1)
     contrast_weight: float = Field(default=0.0, ge=0)
+    omission_weight: float = Field(default=0.0, ge=0)
+    omissions: int = Field(default=0, ge=0)
     identity_weight: float = Field(default=0.0, ge=0)
     regions_weight: float = Field(default=0.0, ge=0)
     drawn_identity_weight: float = Field(default=0.0, ge=0)
@@ -65,6 +69,12 @@ class StepConfig(ConditionDropout):
             )
         return self
 
+    @model_validator(mode="after")
+    def _omits_what_it_weighs(self) -> Self:
+        if (self.omissions > 0) != (self.omission_weight > 0):
+            raise ValueError("omissions and omission_weight go together; give both or none")
+        return self
+
     @property
     def looks_at_attention(self) -> bool:
         """Whether eq. 1 or the shares of attention have a say."""
@@ -73,7 +83,7 @@ class StepConfig(ConditionDropout):
     @property
     def is_taught(self) -> bool:
         """Whether the identity prior has a say."""
-        return self.prior_weight + self.contrast_weight > 0
+        return self.prior_weight + self.contrast_weight + self.omission_weight > 0
 
     @property
     def is_recognised(self) -> bool:

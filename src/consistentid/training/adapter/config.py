@@ -106,8 +106,8 @@ class AdapterTrainingConfig(BaseModel):
             raise ValueError("adapter.mode: adapters are trained in aligned mode; leave it out")
         if self.step.is_taught or self.step.is_recognised:
             raise ValueError(
-                "step: prior_weight, contrast_weight, identity_weight, regions_weight, drawn_identity_weight and "
-                "drawn_regions_weight are for kind: embedded; leave them out"
+                "step: prior_weight, contrast_weight, omission_weight, identity_weight, regions_weight, "
+                "drawn_identity_weight and drawn_regions_weight are for kind: embedded; leave them out"
             )
         if not isinstance(self.adapter.get("quirks", {}), dict):
             raise ValueError("adapter.quirks must name quirks and their values")

@@ -67,6 +67,12 @@ class DiffusionStage(BaseModel):
     quiet: float = Field(default=0.0, ge=0, le=1)
     appearance: bool = False
 
+    @model_validator(mode="after")
+    def _omissions_are_expected(self) -> Self:
+        if self.step.omissions and not self.appearance:
+            raise ValueError("step.omissions asks for what images of regions let expect; set appearance: true")
+        return self
+
 
 class EmbeddedConfig(BaseModel):
     """The whole chain; every stage resumes where it was stopped."""

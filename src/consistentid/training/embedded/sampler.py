@@ -28,6 +28,9 @@ from consistentid.training.region_appearance import appearance_of
 
 Tokenize = Callable[[str, bool], tuple[Tensor, dict[str, int]]]
 _MAN, _WOMAN = GENDERS.index("man"), GENDERS.index("woman")
+_SMILING, _SERIOUS = EXPRESSIONS.index("smiling"), EXPRESSIONS.index("serious")
+_EXPRESSION = VOCABULARY.index(EXPRESSIONS)
+_MOUTH = REGION_NAMES.index("mouth")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class StoreSampler:
         mixed: how often a stranger's eyes, nose, mouth or ears are those of yet another person.
         quiet: how often the text of a sample without contradictions says nothing of the expression, whatever else it
             says: then the reference's mouth decides.
-        other_photo: how often the reference is another photo of the same person, where there is one.
+        other_photo: how often the reference is another photo of the same person, where there is one; with a text that
+            says nothing of the expression, one of the same expression.
         without_caption: how often the text is the prompt alone, as in the plain pipeline.
         identity_noise: largest standard deviation of noise on identity embeddings, per dimension; two photos of one
             person differ by about 0.02.
@@ -81,7 +85,8 @@ class StoreSampler:
         texts = [self._text(*which, rng) for which in zip(photos, variants, stranger, strict=True)]
         donated = self.targets.mixed[photos, variants] & torch.from_numpy(~stranger)[:, None]
         contradicted = np.array([text.contradicts for text in texts]) & ~donated.any(1).numpy()
-        shown = self._reference(photos, stranger, contradicted, rng)
+        asked_expression = np.array([text.words[_EXPRESSION] for text in texts])
+        shown = self._reference(photos, stranger, contradicted, asked_expression == 0, rng)
         shown = shown.donated(self.targets.donors[photos, variants].numpy(), donated)
         ids, positions = zip(*(self.tokenize(text.prompt, text.with_caption) for text in texts), strict=True)
         where = torch.tensor([[found.get(name, 0) for name in REGION_NAMES] for found in positions])
@@ -89,7 +94,6 @@ class StoreSampler:
         identity = person.of(self.references.identity)
         features, present = shown.regions(self.references), shown.present(self.references)
         asked = torch.tensor([text.words[0] for text in texts])
-        asked_expression = np.array([text.words[1] for text in texts])
         identity = identity + self._towards(asked, torch.from_numpy(shown.photos)) * torch.from_numpy(stranger)[:, None]
         contradicting = torch.from_numpy(contradicted | (stranger & (asked_expression > 0)))
         return Batch(
@@ -109,6 +113,7 @@ class StoreSampler:
                 shown.region_people(identity, self.references.identity[:, 0]),
                 appearance_of(features),
                 present,
+                self._mouth_words(shown),
             ),
             looks=self._looks(shown, photos, variants, stranger, contradicting),
         )
@@ -126,6 +131,15 @@ class StoreSampler:
         blended = (shown.share > 0)[:, None] & ~shown.mixed
         decided = said[:, None] & torch.tensor([name == "mouth" for name in REGION_NAMES])
         return replace(looks, known=looks.known & ~blended & ~decided)
+
+    def _mouth_words(self, shown: "_Reference") -> Tensor:
+        """The expression of each sample's mouth, in the columns of `PRIOR_WORDS`; nothing of blended mouths."""
+        mouths = np.where(shown.mixed[:, _MOUTH], shown.donors, shown.photos)
+        own = self.targets.words[mouths, 0, _EXPRESSION].long()
+        contradicting = torch.from_numpy(shown.views >= self.references.identity.shape[1] // 2)
+        said = torch.where(contradicting, torch.where(own == _SMILING, _SERIOUS, _SMILING), own)
+        said = said * ~((shown.share > 0) & ~shown.mixed[:, _MOUTH])
+        return torch.stack([said * (column == _EXPRESSION) for column in PRIOR_WORDS], 1)
 
     def _variants(self, count: int, rng: np.random.Generator) -> np.ndarray:
         plain, every = self.targets.plain, self.latents.shape[1]
@@ -170,10 +184,17 @@ class StoreSampler:
         return Attributes(said.gender, said.expression, stated.hair if recoloured else said.hair, said.background)
 
     def _reference(
-        self, photos: np.ndarray, stranger: np.ndarray, contradicted: np.ndarray, rng: np.random.Generator
+        self,
+        photos: np.ndarray,
+        stranger: np.ndarray,
+        contradicted: np.ndarray,
+        silent: np.ndarray,
+        rng: np.random.Generator,
     ) -> "_Reference":
         count, half = len(photos), self.references.identity.shape[1] // 2
         shown = np.array([self._reference_photo(photo, rng) for photo in photos])
+        expressions = self.targets.words[:, 0, _EXPRESSION].numpy()
+        shown = np.where(silent & (expressions[shown] != expressions[photos]), photos, shown)
         shown[stranger] = rng.integers(len(self.latents), size=stranger.sum())
         blended, replaced = (stranger & (rng.random(count) < share) for share in (0.5, self.mixed))
         mixed = replaced[:, None] & (rng.random((count, len(REGION_NAMES))) < 0.5)
