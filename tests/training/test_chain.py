@@ -50,7 +50,7 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     run(config)  # every stage is finished: nothing is trained again
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
-    shutil.rmtree(tmp_path / "out" / "strong")  # killed before its first checkpoint, the stages before it done
+    shutil.rmtree(tmp_path / "out" / "joined")  # killed before its first checkpoint, the stages before it done
     run(config)
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
@@ -81,12 +81,19 @@ def test_fresh_without_a_start_is_refused(tmp_path: Path, root: Path) -> None:
         load_config(config)
 
 
+def test_omissions_without_appearance_are_refused(tmp_path: Path, root: Path) -> None:
+    config = tmp_path / "blind.yaml"
+    config.write_text((root / "configs" / "embedded.yaml").read_text().replace("appearance: true", "appearance: false"))
+    with pytest.raises(InvalidData, match="set appearance: true"):
+        load_config(config)
+
+
 def _tiny(target: Path, source: Path) -> Path:
     """The shipped configuration with one step a stage, and the last stage on the U-Net with every loss."""
     import yaml
 
     values = yaml.safe_load(source.read_text())
-    values["diffusion"] = {"strong": values["diffusion"]["strong"]}
+    values["diffusion"] = {"joined": values["diffusion"]["joined"]}
     for stage in (
         values["autoencoder"],
         values["parser"],

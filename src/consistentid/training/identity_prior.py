@@ -77,7 +77,7 @@ class IdentityPrior:
         worded = torch.cat([regression.worded(one) for one in some]).double() @ directions
         weights = (1 + _WORDED * (worded.var(0) / variances).clamp(max=1)) / _floored(variances)
         parts = (directions, variances, weights, nuisance, nuisance_variances.clamp(min=1e-4))
-        return cls(regression, *(part.float().contiguous() for part in parts), appearance)
+        return replace(cls(regression, *(part.float().contiguous() for part in parts)), appearance=appearance)
 
     @property
     def coordinates(self) -> Float[Tensor, "d q"]:

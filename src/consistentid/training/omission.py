@@ -36,7 +36,9 @@ def omission_loss(
         weights: of the tokens, in `seen`.
     """
     assert models.prior is not None  # where the configuration asks for this
-    rows, regions = chosen(seen.kept.told(seen.told).appears, order, count=count)
+    appears = seen.kept.told(seen.told).appears
+    assert appears is not None  # as above
+    rows, regions = chosen(appears, order, count=count)
     if not len(rows):
         return 0 * seen.clean.sum()
     batch, kept, told = seen.batch.rows(rows), seen.kept.rows(rows), seen.told.rows(rows)

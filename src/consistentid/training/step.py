@@ -40,8 +40,9 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
     models.adapter.set_scale(kept.scale)
     compared = Compared.choose(batch, kept, draws.comparison, count=config.compared) if config.regions_weight else None
     recorder = models.recorder if config.looks_at_attention and kept.fused else None
+    token_weights = compared.weights if compared else None
     with recorder.recording() if recorder else nullcontext():
-        prediction = predict(models, batch, kept, noisy, timesteps, weights=compared.weights if compared else None)
+        prediction = predict(models, batch, kept, noisy, timesteps, weights=token_weights)
     weights = _noise_weights(models.scheduler, timesteps, config=config)
     squared = noise_losses(prediction, target, _mask(batch, draws.everywhere, config=config))
     noise = (weights * squared)[own].mean()
@@ -53,8 +54,9 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
         seen = Seen(batch, batch.told, kept, clean, noisy, timesteps)
         parts |= taught(seen, models.prior, models.scheduler, config=config)
         if draws.omission is not None:
-            weights = compared.weights if compared else None
-            parts["omission"] = omission_loss(models, seen, draws.omission, count=config.omissions, weights=weights)
+            parts["omission"] = omission_loss(
+                models, seen, draws.omission, count=config.omissions, weights=token_weights
+            )
         shown = visible(batch, timesteps, models.scheduler, config=config)
         parts |= _recognised(models, Judged(batch, kept, compared, draws.jitter, clean, shown), draws, config=config)
     parts = {name: loss for name, loss in parts.items() if getattr(config, f"{name}_weight")}
