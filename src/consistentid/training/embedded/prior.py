@@ -23,7 +23,7 @@ from consistentid.training.latent_regression import LatentRegression
 from consistentid.training.region_appearance import RegionAppearance, appearance_of
 
 _APPEARANCE_CHUNK = 100  # photos
-_LEGIBLE = ("ears", "nose", "mouth")  # eyes that the image is said to explain are blurred: FGIS of them falls by 0.012
+_LEGIBLE = ("ears", "nose", "mouth")  # eyes that the image is said to explain are blurred: FGIS of them falls by 0.01
 _HABITUAL = (1, 2)  # of `PRIOR_WORDS`, what people have; backgrounds they do not have
 
 
