@@ -54,6 +54,23 @@ def test_a_quiet_text_leaves_the_expression_to_the_mouth(sampler: StoreSampler) 
     assert said == {(0.0, 0.0): {0, smiling}, (1.0, 0.0): {0}, (1.0, 1.0): {smiling}}
 
 
+def test_the_prior_is_told_the_expression_of_the_mouth_that_is_shown(sampler: StoreSampler) -> None:
+    """Each person has a smiling and a serious photo; a silent text gets a reference of the target's expression."""
+    smiling, serious = EXPRESSIONS.index("smiling"), EXPRESSIONS.index("serious")
+    words = sampler.targets.words.clone()
+    words[::2, :, 1], words[1::2, :, 1] = smiling, serious
+    pairs = torch.arange(len(words)) // 2
+    sampler = replace(sampler, targets=replace(sampler.targets, words=words), persons=pairs, quiet=1.0)
+    column = PRIOR_WORDS.index(1)
+    for contradict, other_photo in ((0.0, 1.0), (1.0, 0.0)):
+        drawn = replace(sampler, contradict=contradict, other_photo=other_photo)
+        batch = drawn.draw(16, torch.Generator().manual_seed(0))
+        smiles = [bool((sampler.latents[::2] == one).flatten(2).all(2).any()) for one in batch.latents]
+        agrees = torch.tensor(smiles) if not contradict else ~torch.tensor(smiles)
+        assert torch.equal(batch.told.mouth_words[:, column], torch.where(agrees, smiling, serious))
+        assert not batch.told.mouth_words[:, [one for one in range(3) if one != column]].any()
+
+
 def test_the_noise_loss_does_not_see_strangers(models: TrainingModels, sampler: StoreSampler) -> None:
     config = StepConfig(**_KEEP_ALL, foreground=0, localisation_weight=0)
     batch = replace(sampler, strangers=0.5).draw(_BATCH, torch.Generator().manual_seed(0))
