@@ -49,7 +49,7 @@ def test_tokens_that_change_nothing_lose_all_that_the_prior_expects(
         assert float(_omission(taught, sampler)) == pytest.approx(1, abs=1e-3)
 
 
-def test_tokens_learn_from_it_and_from_nothing_else(taught: TrainingModels, sampler: StoreSampler) -> None:
+def test_tokens_learn_from_it(taught: TrainingModels, sampler: StoreSampler) -> None:
     encoder = taught.adapter.facial_encoder
     encoder.zero_grad()
     found = _omission(taught, sampler)
