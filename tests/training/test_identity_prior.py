@@ -128,7 +128,7 @@ def test_the_prior_wants_the_change_that_the_image_of_a_region_lets_expect() -> 
     wanted = (prior.posterior(*given[:3]) - prior.posterior(*given[:2], given[3])).view(3, 2, 3, 3)
     assert wanted.abs().max() > 0.1
     for share, left in ((1, 0), (0.5, 0.25), (0, 1)):
-        assert float(prior.change(share * wanted, *given)) == pytest.approx(left, abs=1e-5)
+        assert float(prior.contrast(share * wanted, *given, relative=True)) == pytest.approx(left, abs=1e-5)
 
 
 def test_directions_are_those_of_images_of_regions_too() -> None:

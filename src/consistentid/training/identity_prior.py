@@ -111,27 +111,21 @@ class IdentityPrior:
         alphas: Float[Tensor, " b"],
         told: Told,
         instead: Told,
+        *,
+        relative: bool = False,
     ) -> Float[Tensor, ""]:
         """The same for what the clean latents change when `told` is told instead of `instead` of the same noisy ones.
 
         What the posterior gets wrong of the noisy latents cancels out, so that this also holds at little noise, where
-        the small differences between people are decided.
+        the small differences between people are decided. Relative, it is a share of the squared difference that is
+        wanted: 1 where nothing changes.
         """
         wanted = self.posterior(noisy, alphas, told) - self.posterior(noisy, alphas, instead)
-        return self._distance(difference.flatten(1) - wanted) / 2
-
-    def change(
-        self,
-        difference: Float[Tensor, "b c h w"],
-        noisy: Float[Tensor, "b c h w"],
-        alphas: Float[Tensor, " b"],
-        told: Told,
-        instead: Told,
-    ) -> Float[Tensor, ""]:
-        """As `contrast`, as a share of the squared difference that is wanted; 1 where nothing changes."""
-        wanted = self.posterior(noisy, alphas, told) - self.posterior(noisy, alphas, instead)
+        error = difference.flatten(1) - wanted
+        if not relative:
+            return self._distance(error) / 2
         least = _LEAST * (self.variances * self.weights).sum()
-        return self._squared(difference.flatten(1) - wanted) / self._squared(wanted).clamp(min=least)
+        return self._squared(error) / self._squared(wanted).clamp(min=least)
 
     def _distance(self, error: Float[Tensor, "b p"]) -> Float[Tensor, ""]:
         return self._squared(error) / (self.variances * self.weights).sum()

@@ -47,7 +47,7 @@ def omission_loss(
     prediction = predict(models, batch, without, noisy, timesteps, weights=None if weights is None else weights[rows])
     change = seen.clean[rows] - clean_latents(models.scheduler, prediction, noisy, timesteps)
     alphas = models.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
-    return models.prior.change(change, noisy, alphas, kept.told(told), without.told(told))
+    return models.prior.contrast(change, noisy, alphas, kept.told(told), without.told(told), relative=True)
 
 
 def chosen(
