@@ -2,10 +2,13 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from consistentid.dataset.holdout import is_held_out
 from consistentid.evaluation.embedders import ImageEmbedder
@@ -19,6 +22,7 @@ from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 
 PROMPT = "a portrait photo of a person"
+_SHIFTS = ((0, 0), (1, 0), (0, 1), (1, 1))  # px, to the right and downwards
 
 
 @dataclass(frozen=True)
@@ -68,4 +72,26 @@ class Bench:
             GenerationRequest(face, PROMPT, GenerationSettings.of(seed=person.seed, **settings), donors=one)
             for person, face, one in zip(people, faces, donors, strict=True)
         ]
-        return [self.judge.measure(row[0].image) for row in self.generator.generate_batch(requests)]
+        return [self.measure(row[0].image) for row in self.generator.generate_batch(requests)]
+
+    def measure(self, portrait: Image.Image) -> Measured:
+        """What is measured on a portrait; its regions are seen in four copies that are shifted by a pixel.
+
+        The outline of a region of 128 px flips with next to nothing: FGIS of the eyes moves by 0.024 (standard
+        deviation) when every value of the pixels changes by one at most.
+        """
+        seen = [self.judge.measure(shifted(portrait, *by)) for by in _SHIFTS]
+        regions, squares = _mean([one.regions for one in seen]), _mean([one.squares for one in seen])
+        return replace(seen[0], regions=regions, squares=squares)
+
+
+def shifted(picture: Image.Image, right: int, down: int) -> Image.Image:
+    """A picture moved by whole pixels; what comes in repeats its edge."""
+    pixels = np.pad(np.asarray(picture), ((down, 0), (right, 0), (0, 0)), mode="edge")
+    return Image.fromarray(pixels[: picture.height, : picture.width])
+
+
+def _mean(seen: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Mean of unit vectors, of the regions that the first sees."""
+    found = {name: [one[name] for one in seen if name in one] for name in seen[0]}
+    return {name: np.mean([each / np.linalg.norm(each) for each in row], 0) for name, row in found.items()}
