@@ -6,7 +6,7 @@ PHOTOS holds `portraits.jsonl`. Regions are compared by FGIS (consistentid.evalu
 people by dlib's embedding (cosine); the interval of a mean is a bootstrap over people, each the mean of all seeds. FGIS
 sees sharpness and shade as well as persons; centred, both sides are less the mean over all people of the same kind of
 picture, which leaves the person's own. In squares, regions are compared with what is around them (fgis.region_squares).
-Regions of portraits are seen in four copies each (held_out.Bench.measure). With 40 people half an hour on 2 cores.
+Regions of portraits are seen in four copies each (held_out.Bench.measure).
 """
 
 import argparse
