@@ -69,6 +69,20 @@ def test_regions_and_identity_can_be_left_out(conditioner, analyses):
         conditioner.condition(analyses, "a person", regions=("chin",))
 
 
+def test_strength_is_a_share_of_the_way_from_word_to_fused_token(conditioner, analyses):
+    adapter, weights = conditioner.adapter, [{"mouth": 0.5}]
+    whole = conditioner.condition(analyses[0], "a person")
+    strengths = {"face": 0.25, "eyes": 1.5, "mouth": 0.5}
+    adapter.config = adapter.config.model_copy(update={"region_strength": strengths})
+    part = conditioner.condition(analyses[0], "a person")
+    weighted = whole.with_weights([strengths])
+    torch.testing.assert_close(part.prompt_embeds, weighted.prompt_embeds)
+    torch.testing.assert_close(
+        part.with_weights(weights).prompt_embeds, whole.with_weights([strengths | {"mouth": 0.25}]).prompt_embeds
+    )
+    assert torch.equal(part.text_only_embeds, whole.text_only_embeds)
+
+
 def test_another_recogniser_is_refused(conditioner, analyses):
     foreign = replace(analyses[1], identity_embedding=np.ones(512, np.float32))
     with pytest.raises(InvalidSettings, match=r"has 512 numbers, the adapter expects 16; analyse the photo with"):

@@ -31,14 +31,6 @@ def test_batch_of_two_is_two_batches_of_one(config, batch):
     torch.testing.assert_close(network(*inputs), torch.cat(single), rtol=1e-5, atol=1e-6)
 
 
-@torch.no_grad()
-def test_strength_is_a_share_of_the_way_from_word_to_fused_token(config, batch):
-    inputs = (batch.text, batch.regions, batch.positions, batch.valid)
-    whole, part = (encoder(config.model_copy(update={"region_strength": share}))(*inputs) for share in (1.0, 0.25))
-    assert not torch.equal(whole, batch.text)
-    torch.testing.assert_close(part, batch.text + 0.25 * (whole - batch.text))
-
-
 def test_save_and_load(config, tmp_path):
     network = encoder(config)
     network.save_pretrained(tmp_path)

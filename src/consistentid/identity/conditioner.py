@@ -14,7 +14,7 @@ from consistentid.identity.broadcast import batch_size, each
 from consistentid.identity.cached_encoder import CachedImageEncoder
 from consistentid.identity.checksum import WeightsChecksum
 from consistentid.identity.compatibility import check_image_encoder, check_recogniser, check_regions
-from consistentid.identity.conditioning import Conditioning
+from consistentid.identity.conditioning import Conditioning, weighted_tokens
 from consistentid.identity.control import IDENTITY, check_parts
 from consistentid.identity.face_features import FaceFeatures, RegionTokens
 from consistentid.identity.image_encoder import ImageEncoder, image_encoder_for, zero_features
@@ -245,7 +245,12 @@ class Conditioner:
         encoder = self.adapter.facial_encoder
         tokens, nothing = regional.tokens[:-1], regional.tokens[-1:]
         given = nothing.expand_as(tokens) if nobody else tokens
-        return encoder.fuse(text.to(encoder.dtype), given, regional.positions, regional.valid).to(text.dtype)
+        fused = encoder.fuse(text.to(encoder.dtype), given, regional.positions, regional.valid).to(text.dtype)
+        strengths = text.new_tensor([self.adapter.config.strength_of(name) for name in regional.names])
+        if (strengths == 1).all():
+            return fused
+        rows, slots = torch.nonzero(regional.valid, as_tuple=True)
+        return weighted_tokens(text, fused, (rows, regional.positions[rows, slots]), strengths)
 
     def _with_identity(
         self,

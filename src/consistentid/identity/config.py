@@ -2,15 +2,30 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from consistentid.errors import WeightsNotFound
+from consistentid.faces.regions import REGION_NAMES
 
 HEAD_WIDTH = 64  # of every attention head in the projector and the FacialEncoder; diffusers' loader assumes it
 NUM_IDENTITY_TOKENS = 4  # the IP-Adapter-FaceID-Plus loader of diffusers knows no other number
 PROJECTOR_DEPTH = 4  # likewise
+MAX_STRENGTH = 2.0  # of a region, see `AdapterConfig.region_strength`
+
+
+def _checked_strength(given: float | dict[str, float]) -> float | dict[str, float]:
+    strengths = given if isinstance(given, dict) else dict.fromkeys(REGION_NAMES, given)
+    unknown = sorted(set(strengths) - set(REGION_NAMES))
+    if unknown:
+        raise ValueError(f"unknown region {unknown[0]!r}; choose from {', '.join(REGION_NAMES)}")
+    if not all(0 < strength <= MAX_STRENGTH for strength in strengths.values()):
+        raise ValueError(f"strengths of regions are above 0 and at most {MAX_STRENGTH}")
+    return given
+
+
+RegionStrength = Annotated[float | dict[str, float], AfterValidator(_checked_strength)]
 
 
 class Quirks(BaseModel):
@@ -86,7 +101,8 @@ class AdapterConfig(BaseModel):
         merge_fraction: share of the steps run that have no region features, unless the caller says otherwise.
         caption: the fixed caption that the weights were trained with; None: that of the describer, else of the style.
         identity_scale: weight of the identity tokens, unless the caller says otherwise.
-        region_strength: how far a region's token moves its word when its weight is 1; 1 is as the FacialEncoder says.
+        region_strength: how far a region's token moves its word when its weight is 1, for all regions or by region (1
+            for those left out); 1 is as the FacialEncoder says. In training it is 1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -106,7 +122,7 @@ class AdapterConfig(BaseModel):
     merge_fraction: float = Field(0.6, ge=0, le=1)
     caption: str | None = None
     identity_scale: float = Field(1.0, ge=0)
-    region_strength: float = Field(1.0, gt=0, le=1)
+    region_strength: RegionStrength = 1.0
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     quirks: Quirks = Quirks()
 
@@ -120,6 +136,11 @@ class AdapterConfig(BaseModel):
     def num_identity_tokens(self) -> int:
         """Identity tokens per photo."""
         return NUM_IDENTITY_TOKENS
+
+    def strength_of(self, region: str) -> float:
+        """See `region_strength`."""
+        strength = self.region_strength
+        return strength if isinstance(strength, float) else strength.get(region, 1.0)
 
     def merge_step(self, steps: int) -> int:
         """Default merge step (the last one without region features); -1 when all steps have them."""

@@ -34,11 +34,13 @@ class RegionTokens:
         tokens: of every valid slot, row by row, and behind them that of the zero image; None without regions.
         positions: of the words; rows are padded to the same number.
         valid: which slots are used.
+        names: region of every valid slot, row by row.
     """
 
     tokens: Float[Tensor, "m d"] | None
     positions: Int[Tensor, "b n"]
     valid: Bool[Tensor, "b n"]
+    names: tuple[str, ...]
 
 
 class FaceFeatures:
@@ -103,6 +105,7 @@ class FaceFeatures:
         n = max(1, *(len(row) for row in slots))
         positions = torch.tensor([[*(position for _, position in row), *[0] * (n - len(row))] for row in slots])
         valid = torch.tensor([[index < len(row) for index in range(n)] for row in slots])
+        names = tuple(name for row in slots for name, _ in row)
         given = [self._region(face, name) for face, row in zip(faces, slots, strict=True) for name, _ in row]
         tokens = None
         if given:
@@ -110,7 +113,7 @@ class FaceFeatures:
             made = iter(encoder.region_tokens(torch.stack([*images, nothing])))
             regions = [mixed([(next(made), share) for _, share in photos]) for photos in given]
             tokens = torch.stack([*regions, next(made)])
-        return RegionTokens(tokens, positions.to(nothing.device), valid.to(nothing.device))
+        return RegionTokens(tokens, positions.to(nothing.device), valid.to(nothing.device), names)
 
     def _region(self, face: MixedFace, name: str) -> list[tuple[Float[Tensor, "t di"], float]]:
         """Features of a region in the photos that give it, and their shares."""

@@ -108,15 +108,11 @@ class FacialEncoder(ModelMixin, ConfigMixin):
         text_dim: width of the text embeddings.
         width: width of the perceiver, a multiple of 64.
         depth: number of perceiver layers.
-        strength: how far the word's embedding moves to the fused one.
     """
 
     @register_to_config
-    def __init__(
-        self, *, image_dim: int = 1280, text_dim: int = 768, width: int = 1024, depth: int = 8, strength: float = 1.0
-    ) -> None:
+    def __init__(self, *, image_dim: int = 1280, text_dim: int = 768, width: int = 1024, depth: int = 8) -> None:
         super().__init__()
-        self.strength = strength
         self.visual_projection = _Perceiver(image_dim, text_dim, width, depth)
         self.fuse_module = _Fuse(text_dim)
 
@@ -128,7 +124,6 @@ class FacialEncoder(ModelMixin, ConfigMixin):
             text_dim=config.text_dim,
             width=config.facial_width,
             depth=config.facial_depth,
-            strength=config.region_strength,
         )
 
     def forward(
@@ -178,6 +173,4 @@ class FacialEncoder(ModelMixin, ConfigMixin):
         where = positions[sample, slot]
         words = text_embeddings[sample, where]
         fused = self.fuse_module(words, tokens)
-        if self.strength != 1:
-            fused = words + self.strength * (fused - words)
         return text_embeddings.index_put((sample, where), fused.to(text_embeddings.dtype))

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from consistentid.identity.config import RegionStrength
 from consistentid.training.loop_config import LoopConfig
 from consistentid.training.step_config import StepConfig
 
@@ -91,8 +92,8 @@ class EmbeddedConfig(BaseModel):
     )
     threads: int = Field(default=2, gt=0)
     adapter: AdapterSizes = AdapterSizes()
-    region_strength: float | None = Field(
-        default=None, gt=0, le=1, description="of the finished model, see `AdapterConfig`; None: as it was before"
+    region_strength: RegionStrength | None = Field(
+        default=None, description="of the finished model, see `AdapterConfig`; None: as it was before"
     )
     store: StoreConfig = StoreConfig()
     autoencoder: SimpleStage

@@ -56,7 +56,6 @@ def _assembled(
     encoder: DlibImageEncoder,
 ) -> TrainingModels:
     adapter.attach(unet, trainable=True)
-    adapter.facial_encoder.strength = 1.0  # what it says counts whole, until the model is finished
     black = torch.zeros(1, 3, CHIP_SIZE, CHIP_SIZE)
     return TrainingModels(
         unet=unet.to(memory_format=torch.channels_last),

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from transformers import CLIPTokenizer, SegformerForSemanticSegmentation
 
+from consistentid.identity.config import RegionStrength
 from consistentid.training.prediction import TrainingModels
 
 
@@ -19,13 +20,12 @@ def export_model(
     autoencoder: AutoencoderTiny,
     tokenizer: CLIPTokenizer,
     parser: SegformerForSemanticSegmentation,
-    region_strength: float | None = None,
+    region_strength: RegionStrength | None = None,
 ) -> None:
     """Write the folder in fp16 safetensors, replacing an older one only when all is written.
 
     Works on copies, so that training can go on; there the adapter is detached, because the U-Net's folder holds the
-    base model alone. Training is told of regions with a strength of 1, whatever `AdapterConfig.region_strength` the
-    finished model gets; None leaves the adapter's.
+    base model alone. A `region_strength` of None leaves the adapter's.
     """
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
