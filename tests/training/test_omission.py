@@ -49,6 +49,16 @@ def test_tokens_that_change_nothing_lose_all_that_the_prior_expects(
         assert float(_omission(taught, sampler)) == pytest.approx(1, abs=1e-3)
 
 
+def test_training_tells_regions_whole_whatever_their_strength(
+    taught: TrainingModels, sampler: StoreSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        whole = _omission(taught, sampler)
+        weak = taught.adapter.config.model_copy(update={"region_strength": 0.25})
+        monkeypatch.setattr(taught.adapter, "config", weak)
+        assert torch.equal(_omission(taught, sampler), whole)
+
+
 def test_tokens_learn_from_it(taught: TrainingModels, sampler: StoreSampler) -> None:
     encoder = taught.adapter.facial_encoder
     encoder.zero_grad()

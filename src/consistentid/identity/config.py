@@ -140,7 +140,7 @@ class AdapterConfig(BaseModel):
     def strength_of(self, region: str) -> float:
         """See `region_strength`."""
         strength = self.region_strength
-        return strength if isinstance(strength, float) else strength.get(region, 1.0)
+        return strength.get(region, 1.0) if isinstance(strength, dict) else strength
 
     def merge_step(self, steps: int) -> int:
         """Default merge step (the last one without region features); -1 when all steps have them."""
