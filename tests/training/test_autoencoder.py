@@ -5,7 +5,7 @@ import torch
 from diffusers import AutoencoderTiny
 
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
-from consistentid.training.embedded.autoencoder import AutoencoderTask, random_squares
+from consistentid.training.embedded.autoencoder import AutoencoderTask, identity_distance, random_squares
 from consistentid.training.share import Share
 
 _SIDE, _SIZE = 96, 64
@@ -41,8 +41,8 @@ def task() -> AutoencoderTask:
 def test_the_recogniser_sees_no_difference_between_equal_images(task: AutoencoderTask) -> None:
     images = torch.rand(2, 3, _SIZE, _SIZE) * 2 - 1
     points = _POINTS.expand(2, -1, -1) * (_SIZE / _SIDE)
-    same = task._identity_distance(images, images, points, torch.Generator().manual_seed(0))
-    other = task._identity_distance(images.flip(0), images, points, torch.Generator().manual_seed(0))
+    same = identity_distance(task.recogniser, images, images, points, torch.Generator().manual_seed(0))
+    other = identity_distance(task.recogniser, images.flip(0), images, points, torch.Generator().manual_seed(0))
     assert same == 0
     assert other > 0.01
 

@@ -98,6 +98,7 @@ def _tiny(target: Path, source: Path) -> Path:
     for stage in (
         values["autoencoder"],
         values["parser"],
+        values["decoder"],
         values["text"],
         values["tokens"],
         *values["diffusion"].values(),

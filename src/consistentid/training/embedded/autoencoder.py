@@ -91,9 +91,9 @@ class AutoencoderTask:
         noise = torch.randn(latents.shape, generator=generator)
         decoded = self.autoencoder.decode(latents + self.latent_noise * noise).sample.float()
         pixels = (decoded - images).abs().mean()
-        edges = (_laplacian(decoded) - _laplacian(images)).abs().mean()
+        edges = (edges_of(decoded) - edges_of(images)).abs().mean()
         features = self._distance(decoded, images)
-        identity = self._identity_distance(decoded, images, landmarks, generator)
+        identity = identity_distance(self.recogniser, decoded, images, landmarks, generator)
         # Unit variance without a KL term: the diffusion model needs it, the decoder bounds latents at 3.
         moments = latents.float().mean((0, 2, 3)).square().mean()
         moments = moments + (latents.float().std((0, 2, 3)) - 1).square().mean()
@@ -101,15 +101,21 @@ class AutoencoderTask:
         parts = {"l1": pixels, "edges": edges, "features": features, "moments": moments, "identity": identity}
         return {"loss": loss, **parts}
 
-    def _identity_distance(
-        self, decoded: Tensor, images: Tensor, landmarks: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        pairs = torch.cat([decoded, images], dim=1) / 2 + 0.5  # as channels, so that both are cut out alike
-        jitter = torch.randn(len(pairs), 3, generator=generator)
-        chips, wanted = aligned_chips(pairs, landmarks, jitter).clamp(0, 1).split(3, dim=1)
-        with torch.no_grad():
-            target = self.recogniser(wanted)
-        return (self.recogniser(chips).float() - target.float()).square().sum(1).mean()
+
+def identity_distance(
+    recogniser: DlibFaceResNet,
+    decoded: Float[Tensor, "b 3 s s"],
+    images: Float[Tensor, "b 3 s s"],
+    landmarks: Float[Tensor, "b 5 2"],
+    generator: torch.Generator,
+) -> Tensor:
+    """Mean squared distance of the embeddings of faces, cut out alike of pictures in -1..1 and of what they show."""
+    pairs = torch.cat([decoded, images], dim=1) / 2 + 0.5  # as channels
+    jitter = torch.randn(len(pairs), 3, generator=generator)
+    chips, wanted = aligned_chips(pairs, landmarks, jitter).clamp(0, 1).split(3, dim=1)
+    with torch.no_grad():
+        target = recogniser(wanted)
+    return (recogniser(chips).float() - target.float()).square().sum(1).mean()
 
 
 def random_squares(
@@ -136,7 +142,8 @@ def random_squares(
     return torch.cat(images).contiguous(memory_format=torch.channels_last), torch.stack(points)
 
 
-def _laplacian(images: Tensor) -> Tensor:
+def edges_of(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """What is left of pictures without their means over 3 x 3 pixels."""
     return images - F.avg_pool2d(images, 3, 1, 1)
 
 

@@ -1,4 +1,4 @@
-"""The whole chain: photos -> records -> autoencoder -> parser -> stores -> U-Net stages -> a folder that generates.
+"""The whole chain: photos -> records -> autoencoder, parser -> stores -> decoder -> U-Net stages -> a finished model.
 
 Every stage leaves a finished result under its own name in the output folder and is not done again; a stage that was
 stopped goes on from its newest checkpoint.
@@ -9,6 +9,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from consistentid.training.embedded.autoencoder import AutoencoderTask, new_auto
 from consistentid.training.embedded.composites import with_composites
 from consistentid.training.embedded.config import DiffusionStage, EmbeddedConfig
 from consistentid.training.embedded.crops import crop_landmarks, square_crops, target_landmarks
+from consistentid.training.embedded.decoder import DecoderTask
 from consistentid.training.embedded.diffusion import (
     DiffusionTask,
     choose_trained,
@@ -87,7 +89,7 @@ class Chain:
     def run(self) -> Path:
         """Train everything and return the folder of the finished model."""
         with torch_threads(self.config.threads):
-            _ = self.autoencoder, self.parser
+            _ = self.decoder, self.parser
             models: TrainingModels | None = None
             for name in self.config.diffusion:
                 models = self._diffusion(name, models)
@@ -98,7 +100,7 @@ class Chain:
             return self._export(models, self.config.out / "model")
 
     def _export(self, models: TrainingModels, target: Path) -> Path:
-        parts = {"autoencoder": self.autoencoder, "tokenizer": self.tokenizer, "parser": self.parser}
+        parts = {"autoencoder": self.decoder, "tokenizer": self.tokenizer, "parser": self.parser}
         export_model(target, models=models, region_strength=self.config.region_strength, **parts)
         return target
 
@@ -183,6 +185,24 @@ class Chain:
         return targets, references, latents_of(self.autoencoder, targets.images, folder=folder)
 
     @cached_property
+    def decoder(self) -> AutoencoderTiny:
+        """Stage 4: the autoencoder whose decoder was trained on."""
+        stage, folder = self.config.decoder, self.config.out / "decoder"
+        if stage is None:
+            return self.autoencoder
+        model = deepcopy(self.autoencoder)
+        if not (folder / "final").is_dir():
+            model.decoder.requires_grad_(True)
+            targets, _, latents = self.sampler_parts
+            landmarks = target_landmarks(self.training_records)
+            parts = (model, targets.images, latents, targets.regions, landmarks, self.encoder.network)
+            task = DecoderTask(*parts, batch_size=stage.batch_size)
+            self._finish(self._fit(task, stage.loop, folder=folder), folder)
+            save_modules(folder / "final", task.modules)
+        load_modules(folder / "final", {"decoder": model.decoder})
+        return model.requires_grad_(False)
+
+    @cached_property
     def _store_folder(self) -> Path:
         """Other photos, other store."""
         made_of = self.config.store.model_dump_json() + self.dataset.manifest.fingerprint
@@ -205,12 +225,12 @@ class Chain:
 
     @cached_property
     def _recognition(self) -> Recognition:
-        """Stage 1 and the recogniser as judges of the next stages."""
+        """The decoder and the recogniser as judges of the next stages."""
         landmarks = target_landmarks(self.training_records)
-        return Recognition(self.autoencoder, self.encoder, landmarks, Outlines(self.parser))
+        return Recognition(self.decoder, self.encoder, landmarks, Outlines(self.parser))
 
     def _diffusion(self, name: str, models: TrainingModels | None) -> TrainingModels | None:
-        """Stage 5: one of the stages on the U-Net; None when it was stopped before its end."""
+        """Stage 6: one of the stages on the U-Net; None when it was stopped before its end."""
         stage, folder = self.config.diffusion[name], self.config.out / name
         if models is None:
             models = self._start(stage.loop.seed)
@@ -226,7 +246,7 @@ class Chain:
         return models
 
     def _start(self, seed: int) -> TrainingModels:
-        """The models after stage 4, or those of another run to be trained on."""
+        """The models after stage 5, or those of another run to be trained on."""
         if self.config.start_from and not self.config.fresh:
             return finished_models(self.config.start_from, self.tokenizer, encoder=self.encoder)
         references, prior = self.sampler_parts[1], self.prior
@@ -238,7 +258,7 @@ class Chain:
         return models
 
     def _warm_up(self, models: TrainingModels) -> None:
-        """Stage 4: text encoder and FacialEncoder, before the U-Net learns to ignore them."""
+        """Stage 5: text encoder and FacialEncoder, before the U-Net learns to ignore them."""
         text, tokens = self.config.text, self.config.tokens
         tokenize = facial_prompt_tokenizer(self.tokenizer)
         self._warm_up_with("text", TextTask(models.text_encoders[0], tokenize, batch_size=text.batch_size), text.loop)

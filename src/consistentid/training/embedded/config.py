@@ -22,7 +22,7 @@ class AdapterSizes(BaseModel):
 
 
 class SimpleStage(BaseModel):
-    """A stage that only needs the loop: autoencoder, parser and the warm-ups of text encoder and FacialEncoder."""
+    """A stage that only needs the loop: autoencoder, parser, decoder, warm-ups of text encoder and FacialEncoder."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -98,6 +98,7 @@ class EmbeddedConfig(BaseModel):
     store: StoreConfig = StoreConfig()
     autoencoder: SimpleStage
     parser: SimpleStage
+    decoder: SimpleStage | None = Field(default=None, description="trains the decoder on; None: it stays as it was")
     text: SimpleStage
     tokens: SimpleStage
     diffusion: dict[str, DiffusionStage] = Field(description="stages on the U-Net, in order")

@@ -20,6 +20,7 @@ from consistentid.devices import is_fast_in_bfloat16
 from consistentid.faces.crops import Square, align_face, mirror_landmarks
 from consistentid.faces.region_frame import FRAME_ZOOM, OWN_LABELS, PAIRS, sides
 from consistentid.faces.regions import REGION_NAMES
+from consistentid.training.embedded.latents import weights_crc
 from consistentid.training.embedded.store import SIZE, open_portrait, save_tensors
 from consistentid.training.face_chips import region_box
 from consistentid.training.recognition import Recognition
@@ -62,9 +63,10 @@ class RegionLooks:
 def looks_of(
     records: Selection, latents: Float[Tensor, "n v c h w"], recognition: Recognition, *, folder: Path
 ) -> RegionLooks:
-    """Looks of all records, kept in a folder for these latents of theirs."""
+    """Looks of all records, kept in a folder for these latents of theirs and this decoder."""
     latents = latents[:, :SIDES]
-    path = folder / f"looks{_FORMAT}-{zlib.crc32(latents.contiguous().numpy().data):08x}.safetensors"
+    checksum = weights_crc(recognition.autoencoder.decoder, zlib.crc32(latents.contiguous().numpy().data))
+    path = folder / f"looks{_FORMAT}-{checksum:08x}.safetensors"
     if not path.is_file():
         boxes = torch.stack([region_boxes(record) for record in records])
         found = measured_looks(boxes, latents, recognition)
