@@ -54,7 +54,7 @@ def test_training_tells_regions_whole_whatever_their_strength(
 ) -> None:
     with torch.no_grad():
         whole = _omission(taught, sampler)
-        weak = taught.adapter.config.model_copy(update={"region_strength": 0.25})
+        weak = taught.adapter.config.model_copy(update={"region_strength": {"mouth": 0.25, "nose": 0.25}})
         monkeypatch.setattr(taught.adapter, "config", weak)
         assert torch.equal(_omission(taught, sampler), whole)
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from consistentid.errors import WeightsNotFound
 from consistentid.faces.regions import REGION_NAMES
@@ -15,17 +15,25 @@ PROJECTOR_DEPTH = 4  # likewise
 MAX_STRENGTH = 2.0  # of a region, see `AdapterConfig.region_strength`
 
 
-def _checked_strength(given: float | dict[str, float]) -> float | dict[str, float]:
-    strengths = given if isinstance(given, dict) else dict.fromkeys(REGION_NAMES, given)
-    unknown = sorted(set(strengths) - set(REGION_NAMES))
+def _by_region(given: object) -> object:
+    """A single number is for all regions."""
+    if isinstance(given, dict):
+        return given
+    if isinstance(given, int | float):
+        return dict.fromkeys(REGION_NAMES, given)
+    raise ValueError("give a number, or numbers by region")
+
+
+def _checked_strengths(given: dict[str, float]) -> dict[str, float]:
+    unknown = sorted(set(given) - set(REGION_NAMES))
     if unknown:
         raise ValueError(f"unknown region {unknown[0]!r}; choose from {', '.join(REGION_NAMES)}")
-    if not all(0 < strength <= MAX_STRENGTH for strength in strengths.values()):
+    if not all(0 < strength <= MAX_STRENGTH for strength in given.values()):
         raise ValueError(f"strengths of regions are above 0 and at most {MAX_STRENGTH}")
     return given
 
 
-RegionStrength = Annotated[float | dict[str, float], AfterValidator(_checked_strength)]
+RegionStrength = Annotated[dict[str, float], BeforeValidator(_by_region), AfterValidator(_checked_strengths)]
 
 
 class Quirks(BaseModel):
@@ -101,8 +109,8 @@ class AdapterConfig(BaseModel):
         merge_fraction: share of the steps run that have no region features, unless the caller says otherwise.
         caption: the fixed caption that the weights were trained with; None: that of the describer, else of the style.
         identity_scale: weight of the identity tokens, unless the caller says otherwise.
-        region_strength: how far a region's token moves its word when its weight is 1, for all regions or by region (1
-            for those left out); 1 is as the FacialEncoder says. In training it is 1.
+        region_strength: how far each region's token moves its word when its weight is 1; 1, also for those left out, is
+            as the FacialEncoder says. A single number is for all. In training it is 1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -122,7 +130,7 @@ class AdapterConfig(BaseModel):
     merge_fraction: float = Field(0.6, ge=0, le=1)
     caption: str | None = None
     identity_scale: float = Field(1.0, ge=0)
-    region_strength: RegionStrength = 1.0
+    region_strength: RegionStrength = Field(default_factory=dict)
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     quirks: Quirks = Quirks()
 
@@ -139,8 +147,7 @@ class AdapterConfig(BaseModel):
 
     def strength_of(self, region: str) -> float:
         """See `region_strength`."""
-        strength = self.region_strength
-        return strength.get(region, 1.0) if isinstance(strength, dict) else strength
+        return self.region_strength.get(region, 1.0)
 
     def merge_step(self, steps: int) -> int:
         """Default merge step (the last one without region features); -1 when all steps have them."""
