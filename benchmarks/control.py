@@ -1,4 +1,4 @@
-"""Does every control do what it says? Weights, mixing, morphs and several photos, on held-out people.
+"""Does every control do what it says? Weights, mixing, morphs, several photos; what is the most that any could do?
 
 Usage: python benchmarks/control.py PHOTOS [--people 40] [--seeds 1] [--regions dlib] [--parts weights,...] [--out FILE]
 
@@ -227,6 +227,30 @@ def spoilt(photo: Image.Image, kind: int) -> Image.Image:
     return ImageEnhance.Brightness(photo.rotate(12, Image.Resampling.BICUBIC)).enhance(0.5)
 
 
+def ceiling(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
+    """How near the photos themselves come to themselves at the model's size, and after its autoencoder."""
+    some = [person for person in people if not person.seed]
+    cut = [bench.framed(person.face) for person in some]
+    photos = [person.photo for person in some]
+    rows = {
+        "photo at the model's size": [bench.measure(picture) for picture in cut],
+        "encoded and decoded": [bench.measure(bench.autoencoded(picture)) for picture in cut],
+        "portraits": bench.portraits(some),
+    }
+    report = {
+        name: {
+            kind: {
+                part: estimated(some, [of_part(part)(*pair) for pair in zip(view(row), view(photos), strict=True)])
+                for part in PARTS
+            }
+            for kind, view in KINDS.items()
+        }
+        for name, row in rows.items()
+    }
+    print(report, flush=True)
+    return report
+
+
 def cost(bench: Bench, people: Sequence[Person], *, rounds: int = 5) -> dict[str, float]:
     """CPU time of a batch with knobs, or with a mixture, over that of the plain call; medians of alternating runs."""
     some = (list(people) * 4)[:4]
@@ -251,7 +275,7 @@ def cost(bench: Bench, people: Sequence[Person], *, rounds: int = 5) -> dict[str
     return report
 
 
-CHECKS = {"weights": weights, "mixing": mixing, "morph": morph, "several": several, "cost": cost}
+CHECKS = {"weights": weights, "mixing": mixing, "morph": morph, "several": several, "ceiling": ceiling, "cost": cost}
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 from PIL import Image
 
 from consistentid.dataset.holdout import is_held_out
@@ -15,10 +17,12 @@ from consistentid.evaluation.embedders import ImageEmbedder
 from consistentid.evaluation.judge import Judge
 from consistentid.evaluation.measured import Measured
 from consistentid.faces.analysis import FaceAnalysis
+from consistentid.faces.crops import Square, crop_square
 from consistentid.generation.donors import Donors
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.loading import embedded_folder
 from consistentid.generation.request import GenerationRequest
+from consistentid.generation.resolve import native_size
 from consistentid.generation.settings import GenerationSettings
 
 PROMPT = "a portrait photo of a person"
@@ -73,6 +77,19 @@ class Bench:
             for person, face, one in zip(people, faces, donors, strict=True)
         ]
         return [self.measure(row[0].image) for row in self.generator.generate_batch(requests)]
+
+    def framed(self, face: FaceAnalysis) -> Image.Image:
+        """A photo as the model's own portraits are framed, at its size."""
+        side = min(native_size(self.generator.pipeline))
+        return crop_square(face.image, Square.portrait(face.box, face.landmarks), side)
+
+    @torch.no_grad()
+    def autoencoded(self, picture: Image.Image) -> Image.Image:
+        """A picture after the model's autoencoder, which is the most that the U-Net could draw."""
+        pipeline = self.generator.pipeline
+        pixels = pipeline.image_processor.preprocess(picture).to(pipeline.vae.dtype)
+        decoded = pipeline.vae.decode(retrieve_latents(pipeline.vae.encode(pixels), sample_mode="argmax")).sample
+        return pipeline.image_processor.postprocess(decoded)[0]
 
     def measure(self, portrait: Image.Image) -> Measured:
         """What is measured on a portrait; its regions are seen in four copies that are shifted by a pixel.
