@@ -1,6 +1,7 @@
 """Does every control do what it says? Weights, mixing, morphs, several photos; what is the most that any could do?
 
-Usage: python benchmarks/control.py PHOTOS [--people 40] [--seeds 1] [--regions dlib] [--parts weights,...] [--out FILE]
+Usage: python benchmarks/control.py PHOTOS [--people 40] [--seeds 1] [--regions dlib] [--parts weights,...]
+    [--single] [--out FILE]
 
 PHOTOS holds `portraits.jsonl`. Regions are compared by FGIS (consistentid.evaluation.fgis), as it is and centred,
 people by dlib's embedding (cosine); the interval of a mean is a bootstrap over people, each the mean of all seeds. FGIS
@@ -287,14 +288,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--regions", choices=EMBEDDERS, default="dlib")
     parser.add_argument("--parts", default=",".join(CHECKS))
+    parser.add_argument("--single", action="store_true", help="people with one photo instead of two")
     parser.add_argument("--out", type=Path, default=Path("out/control.json"))
     arguments = parser.parse_args()
     if unknown := set(arguments.parts.split(",")) - CHECKS.keys():
         parser.error(f"--parts knows {', '.join(CHECKS)}, not {', '.join(sorted(unknown))}")
+    if arguments.single and "several" in arguments.parts.split(","):
+        parser.error("--single: people with one photo have no other to compare with; leave several out of --parts")
     if not (arguments.photos / "portraits.jsonl").is_file():
         parser.error(f"{arguments.photos} has no portraits.jsonl")
     bench = Bench(arguments.model, embedder=EMBEDDERS[arguments.regions]())
-    people = bench.people(arguments.photos, arguments.people, seeds=arguments.seeds)
+    people = bench.people(arguments.photos, arguments.people, seeds=arguments.seeds, single=arguments.single)
     report = {name: CHECKS[name](bench, people) for name in arguments.parts.split(",")}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")

@@ -31,14 +31,14 @@ _SHIFTS = ((0, 0), (1, 0), (0, 1), (1, 1))  # px, to the right and downwards
 
 @dataclass(frozen=True)
 class Person:
-    """A held-out person: an analysed photo, what is measured on it, and on another photo; the seed of the portraits."""
+    """A held-out person: an analysed photo, what is measured on it and on another, if any; the seed of portraits."""
 
     seed: int
     name: str
     shown: tuple[str, ...]
     face: FaceAnalysis
     photo: Measured
-    other: Measured
+    other: Measured | None
 
 
 class Bench:
@@ -48,20 +48,25 @@ class Bench:
         self.generator = PortraitGenerator.from_pretrained(model, cache=False)
         self.judge = Judge.embedded(embedded_folder() if model == "embedded" else Path(model), regions=embedder)
 
-    def people(self, folder: Path, count: int, *, seeds: int) -> list[Person]:
-        """Held-out people with two photos, spread over the list, all with the first seed, then all with the next."""
+    def people(self, folder: Path, count: int, *, seeds: int, single: bool = False) -> list[Person]:
+        """Held-out people with two photos, or with a single one: all with the first seed, then all with the next.
+
+        They are spread over the list.
+        """
         files = defaultdict(list)
         for line in (folder / "portraits.jsonl").read_text().splitlines():
             record = json.loads(line)
             files[record["person"]].append(folder / record["file"])
-        held = [(name, photos) for name, photos in files.items() if len(photos) > 1 and is_held_out(name, len(photos))]
+        wanted = [(name, photos) for name, photos in files.items() if (len(photos) == 1) == single]
+        held = [(name, photos) for name, photos in wanted if is_held_out(name, len(photos))]
         chosen = [self._person(name, photos) for name, photos in held[:: max(1, len(held) // count)][:count]]
         return [replace(person, seed=seed) for seed in range(seeds) for person in chosen]
 
     def _person(self, name: str, photos: Sequence[Path]) -> Person:
         face = self.generator.analyzer.analyze(photos[0])
         shown = self.generator.prepare(GenerationRequest(face, PROMPT)).embeddings.conditioning.regions[0]
-        return Person(0, name, shown, face, self.judge.measure(photos[0]), self.judge.measure(photos[1]))
+        photo, *others = (self.judge.measure(one) for one in photos[:2])
+        return Person(0, name, shown, face, photo, others[0] if others else None)
 
     def portraits(
         self,
