@@ -1,4 +1,4 @@
-"""Does every control do what it says? Weights, mixing, morphs, several photos; what is the most that any could do?
+"""Does every control do what it says? Weights, mixing, morphs, several photos; how near does a decoded photo come?
 
 Usage: python benchmarks/control.py PHOTOS [--people 40] [--seeds 1] [--regions dlib] [--parts weights,...]
     [--single] [--out FILE]

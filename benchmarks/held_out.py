@@ -90,7 +90,7 @@ class Bench:
 
     @torch.no_grad()
     def autoencoded(self, picture: Image.Image) -> Image.Image:
-        """A picture after the model's autoencoder, which is the most that the U-Net could draw."""
+        """A picture after the model's autoencoder: what exact latents would draw."""
         pipeline = self.generator.pipeline
         pixels = pipeline.image_processor.preprocess(picture).to(pipeline.vae.dtype)
         decoded = pipeline.vae.decode(retrieve_latents(pipeline.vae.encode(pixels), sample_mode="argmax")).sample

@@ -1,7 +1,7 @@
 """The decoder once more: the same latents, drawn with what regions are recognised by.
 
 The first stage sees random squares and counts every pixel alike. With its decoder, eyes of photos were no more like
-themselves after encoding and decoding than those of portraits, so that nothing in latents could bring portraits nearer.
+themselves after encoding and decoding than those of portraits, so exact latents would not have brought those nearer.
 Here faces lie where targets have them, and regions count most; the encoder stays, and with it all latents.
 """
 
