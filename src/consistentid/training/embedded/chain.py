@@ -5,7 +5,6 @@ stopped goes on from its newest checkpoint.
 """
 
 import logging
-import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -45,7 +44,7 @@ from consistentid.training.embedded.diffusion import (
     trained_modules,
     with_losses,
 )
-from consistentid.training.embedded.export import export_model
+from consistentid.training.embedded.export import export_model, save_whole
 from consistentid.training.embedded.initialise import standardise_inputs
 from consistentid.training.embedded.latents import encode, latents_of
 from consistentid.training.embedded.looks import RegionLooks, looks_of
@@ -140,11 +139,11 @@ class Chain:
             model = new_autoencoder().to(memory_format=torch.channels_last)
             crops = square_crops(self.training_records, _CROP_SCALE, _CROP)
             landmarks = crop_landmarks(self.training_records, _CROP_SCALE, _CROP)
-            batch_size = self.config.autoencoder.batch_size
-            task = AutoencoderTask(model, crops, landmarks, self.encoder.network, batch_size=batch_size)
+            parts = (model, crops, landmarks, self.encoder.network)
+            task = AutoencoderTask(*parts, batch_size=self.config.autoencoder.batch_size)
             self._finish(self._fit(task, self.config.autoencoder.loop, folder=folder), folder)
             model.register_to_config(scaling_factor=1 / float(encode(model, crops[:512]).float().std()))
-            _save_whole(model, folder / "final")
+            save_whole(model, folder / "final")
         source = self.config.start_from / "vae" if self.config.start_from else folder / "final"
         model = AutoencoderTiny.from_pretrained(source, torch_dtype=torch.float32)
         return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -160,7 +159,7 @@ class Chain:
             labels = square_crops(self.training_records, STORED_SCALE, _PARSER_CROP, labels=True)
             task = ParserTask(model, photos, labels, batch_size=self.config.parser.batch_size)
             self._finish(self._fit(task, self.config.parser.loop, folder=folder), folder)
-            _save_whole(model, folder / "final")
+            save_whole(model, folder / "final")
         source = self.config.start_from / "parser" if self.config.start_from else folder / "final"
         return SegformerForSemanticSegmentation.from_pretrained(source, dtype=torch.float32).requires_grad_(False)
 
@@ -187,19 +186,15 @@ class Chain:
     @cached_property
     def decoder(self) -> AutoencoderTiny:
         """Stage 4: the autoencoder whose decoder was trained on."""
-        stage, folder = self.config.decoder, self.config.out / "decoder"
+        stage = self.config.decoder
         if stage is None:
             return self.autoencoder
         model = deepcopy(self.autoencoder)
-        if not (folder / "final").is_dir():
-            model.decoder.requires_grad_(True)
-            targets, _, latents = self.sampler_parts
-            landmarks = target_landmarks(self.training_records)
-            parts = (model, targets.images, latents, targets.regions, landmarks, self.encoder.network)
-            task = DecoderTask(*parts, batch_size=stage.batch_size)
-            self._finish(self._fit(task, stage.loop, folder=folder), folder)
-            save_modules(folder / "final", task.modules)
-        load_modules(folder / "final", {"decoder": model.decoder})
+        model.decoder.requires_grad_(True)
+        targets, _, latents = self.sampler_parts
+        landmarks = target_landmarks(self.training_records)
+        parts = (model, targets.images, latents, targets.regions, landmarks, self.encoder.network)
+        self._once("decoder", DecoderTask(*parts, batch_size=stage.batch_size), stage.loop)
         return model.requires_grad_(False)
 
     @cached_property
@@ -261,10 +256,11 @@ class Chain:
         """Stage 5: text encoder and FacialEncoder, before the U-Net learns to ignore them."""
         text, tokens = self.config.text, self.config.tokens
         tokenize = facial_prompt_tokenizer(self.tokenizer)
-        self._warm_up_with("text", TextTask(models.text_encoders[0], tokenize, batch_size=text.batch_size), text.loop)
-        self._warm_up_with("tokens", TokenTask(models, self._sampler(contradict=0.0), tokens.batch_size), tokens.loop)
+        self._once("text", TextTask(models.text_encoders[0], tokenize, batch_size=text.batch_size), text.loop)
+        self._once("tokens", TokenTask(models, self._sampler(contradict=0.0), tokens.batch_size), tokens.loop)
 
-    def _warm_up_with(self, name: str, task: Task, loop: LoopConfig) -> None:
+    def _once(self, name: str, task: Task, loop: LoopConfig) -> None:
+        """A stage of one task: trained unless it was, and read."""
         folder = self.config.out / name
         if not (folder / "final").is_dir():
             self._finish(self._fit(task, loop, folder=folder), folder)
@@ -307,10 +303,3 @@ class Chain:
     def _finish(self, finished: bool, folder: Path) -> None:
         if not finished:
             raise TrainingStopped(f"stage {folder.name} was stopped by max_minutes; run the same command to go on")
-
-
-def _save_whole(model: AutoencoderTiny | SegformerForSemanticSegmentation, folder: Path) -> None:
-    temporary = folder.with_name(f".{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    temporary.rename(folder)

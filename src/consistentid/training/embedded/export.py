@@ -56,6 +56,14 @@ def export_model(
     temporary.rename(target)
 
 
+def save_whole(model: AutoencoderTiny | SegformerForSemanticSegmentation, folder: Path) -> None:
+    """Write one network's folder, whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    temporary.rename(folder)
+
+
 def _computed_in_float32(config: Path) -> None:
     """Let transformers read the half-precision weights as diffusers does, whose networks become float32."""
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
