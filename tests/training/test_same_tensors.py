@@ -1,5 +1,7 @@
 """One photo through training and through generation gives the same tensors."""
 
+import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,15 @@ import torch
 from drawn_faces import drawn_label_map
 from PIL import Image
 
+from consistentid.dataset.builder import build_dataset
+from consistentid.dataset.settings import BuildSettings
+from consistentid.dataset.shards import FGIDDataset
 from consistentid.dataset.wording import corpus
-from consistentid.faces.analysis import FaceAnalysis
+from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
 from consistentid.faces.detection import DlibDetector
+from consistentid.faces.parsing import SegformerParser
 from consistentid.faces.regions import REGION_NAMES
+from consistentid.generation.loading import embedded_folder
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
 from consistentid.identity.config import AdapterConfig
@@ -18,7 +25,7 @@ from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.style import ALIGNED
 from consistentid.training.embedded.diffusion import facial_prompt_tokenizer
 from consistentid.training.embedded.models import new_text_encoder, new_tokenizer, new_unet
-from consistentid.training.embedded.store import encode_reference
+from consistentid.training.embedded.store import Donors, build_references, encode_reference
 
 PROMPT = "a portrait photo of a smiling woman, blue background"
 
@@ -56,3 +63,22 @@ def test_training_and_generation_condition_alike(sample_photos: dict[str, Path])
     assert torch.allclose(generated.prompt_embeds, fused, atol=1e-3)
     # Generation takes the recogniser's own embedding; the torch copy sees a face aligned by three points, not five.
     assert np.linalg.norm(generated.identity[0].numpy() - identity.numpy()) < 0.25
+
+
+def test_references_are_cut_out_as_in_generation(tmp_path: Path, sample_photos: dict[str, Path]) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(sample_photos["synthetic-woman"], tmp_path / "photos")
+    build_dataset([tmp_path / "photos"], tmp_path / "data", settings=BuildSettings())
+    record = FGIDDataset.open(tmp_path / "data")[0]
+    photo, landmarks = np.asarray(record.open_photo()), np.array(record.landmarks)
+    drawn, encoded = drawn_label_map(photo.shape[:2], landmarks), io.BytesIO()
+    Image.fromarray(drawn).save(encoded, "PNG")
+    record = record.model_copy(update={"label_map": encoded.getvalue()})  # from elsewhere
+    parser, encoder = SegformerParser(embedded_folder() / "parser", offline=True), DlibImageEncoder()
+    donors = Donors([], [])
+    found = build_references(0, [record], variants=1, seed=0, donors=donors, parser=parser).regions[0, 0].float()
+
+    parsed = FaceAnalyzer.from_pretrained(embedded_folder()).analyze(record.open_photo()).label_map
+    wanted, unwanted = (encode_reference(photo, one, landmarks, encoder)[2].float() for one in (parsed, drawn))
+    for name, seen, own, other in zip(REGION_NAMES, found, wanted, unwanted, strict=True):
+        assert (seen - own).norm() < 0.75 * (seen - other).norm(), name

@@ -27,6 +27,7 @@ from consistentid.dataset.shards import FGIDDataset
 from consistentid.dataset.wording import corpus
 from consistentid.devices import torch_threads
 from consistentid.errors import InvalidSettings, TrainingStopped
+from consistentid.faces.parsing import SegformerParser
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.style import ALIGNED
 from consistentid.training.embedded import store
@@ -46,7 +47,7 @@ from consistentid.training.embedded.diffusion import (
 )
 from consistentid.training.embedded.export import export_model, save_whole
 from consistentid.training.embedded.initialise import standardise_inputs
-from consistentid.training.embedded.latents import encode, latents_of
+from consistentid.training.embedded.latents import encode, latents_of, weights_crc
 from consistentid.training.embedded.looks import RegionLooks, looks_of
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
@@ -160,8 +161,13 @@ class Chain:
             task = ParserTask(model, photos, labels, batch_size=self.config.parser.batch_size)
             self._finish(self._fit(task, self.config.parser.loop, folder=folder), folder)
             save_whole(model, folder / "final")
-        source = self.config.start_from / "parser" if self.config.start_from else folder / "final"
-        return SegformerForSemanticSegmentation.from_pretrained(source, dtype=torch.float32).requires_grad_(False)
+        model = SegformerForSemanticSegmentation.from_pretrained(self._parser_folder, dtype=torch.float32)
+        return model.requires_grad_(False)
+
+    @property
+    def _parser_folder(self) -> Path:
+        start = self.config.start_from
+        return start / "parser" if start else self.config.out / "parser" / "final"
 
     @cached_property
     def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
@@ -175,12 +181,15 @@ class Chain:
                 targets = store.joined(list(pool.map(make, starts, chunks)))
                 composed = with_composites(targets, variants=sizes.composite_variants, seed=0)
                 store.save(composed, folder / "targets.safetensors")
-            if not (folder / "references.safetensors").is_file():
-                donors = store.Donors.choose(records)
-                refer = partial(store.build_references, variants=sizes.reference_variants, seed=0, donors=donors)
-                store.save(store.joined(list(pool.map(refer, starts, chunks))), folder / "references.safetensors")
+            cut_out = folder / f"references-{weights_crc(self.parser):08x}.safetensors"
+            if not cut_out.is_file():
+                donors, parser = store.Donors.choose(records), SegformerParser(self._parser_folder, offline=True)
+                refer = partial(
+                    store.build_references, variants=sizes.reference_variants, seed=0, donors=donors, parser=parser
+                )
+                store.save(store.joined(list(pool.map(refer, starts, chunks))), cut_out)
         targets = store.load_targets(folder / "targets.safetensors")
-        references = store.load_references(folder / "references.safetensors")
+        references = store.load_references(cut_out)
         return targets, references, latents_of(self.autoencoder, targets.images, folder=folder)
 
     @cached_property

@@ -17,6 +17,8 @@ from consistentid.dataset.record import FGIDRecord
 from consistentid.dataset.selection import Selection
 from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, measure_attributes
 from consistentid.faces.crops import Square, align_face, crop_square, mirror_landmarks
+from consistentid.faces.detection import DetectedFace
+from consistentid.faces.parsing import FaceParser
 from consistentid.faces.regions import REGION_NAMES, region_masks
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.identity.reference import aligned_reference
@@ -118,11 +120,13 @@ def load_references(path: Path) -> References:
     return References(**load_file(path))
 
 
-def open_portrait(record: FGIDRecord, square: Square, size: int) -> Portrait:
-    """The square of a record's photo and of its label map."""
+def open_portrait(
+    record: FGIDRecord, square: Square, size: int, *, label_map: UInt8[np.ndarray, "h w"] | None = None
+) -> Portrait:
+    """The square of a record's photo and of its label map, or of another label map of the photo."""
     photo = crop_square(record.open_photo(), square, size)
-    label_map = crop_square(Image.fromarray(record.open_label_map()), square, size, nearest=True)
-    return Portrait(np.asarray(photo), np.asarray(label_map))
+    whole = record.open_label_map() if label_map is None else label_map
+    return Portrait(np.asarray(photo), np.asarray(crop_square(Image.fromarray(whole), square, size, nearest=True)))
 
 
 def build_targets(first: int, records: Selection, *, variants: int, seed: int) -> Targets:
@@ -207,22 +211,31 @@ class Donors:
         return faces[rng.integers(len(faces))] if faces else None
 
 
-def build_references(first: int, records: Selection, *, variants: int, seed: int, donors: Donors) -> References:
+def build_references(
+    first: int, records: Selection, *, variants: int, seed: int, donors: Donors, parser: FaceParser
+) -> References:
     """References of a slice of the records that begins at index `first`; variant 0 is the photo as it is.
 
-    The second half of the variants contradicts the target in hair and expression, not in who it is.
+    The second half of the variants contradicts the target in hair and expression, not in who it is. Regions are where
+    the parser says, as in generation: cut out by the record's label map, which may come from elsewhere, eyes look more
+    unlike those than the eyes of two people do (decision 27).
     """
     encoder = DlibImageEncoder()
     parts: list[list[Tensor]] = []
     for index, record in enumerate(records, first):
+        label_map = parser.parse(np.asarray(record.open_photo()), _face(record))
         for variant in range(variants):
             rng = np.random.default_rng((seed, index, variant))
             donor = donors.opposite(_expression(record), rng) if variant >= variants // 2 else None
-            parts.append(encode_reference(*_reference(record, variant, rng, donor), encoder))
+            parts.append(encode_reference(*_reference(record, label_map, variant, rng, donor), encoder))
     stacked = [torch.stack([part[k] for part in parts]).unflatten(0, (len(records), variants)) for k in range(4)]
     references = References(*stacked)
     references.identity[:, variants // 2 :] = references.identity[:, : variants - variants // 2].clone()
     return references
+
+
+def _face(record: FGIDRecord) -> DetectedFace:
+    return DetectedFace(record.box, np.array(record.landmarks), np.array(record.identity_embedding), 1.0)
 
 
 def _expression(record: FGIDRecord) -> str | None:
@@ -231,10 +244,10 @@ def _expression(record: FGIDRecord) -> str | None:
 
 
 def _reference(
-    record: FGIDRecord, variant: int, rng: np.random.Generator, donor: np.ndarray | None
+    record: FGIDRecord, label_map: np.ndarray, variant: int, rng: np.random.Generator, donor: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     square = Square.around(record.box, scale=2.2)
-    portrait = open_portrait(record, square, _WORKING_SIZE)
+    portrait = open_portrait(record, square, _WORKING_SIZE, label_map=label_map)
     landmarks = square.points(np.array(record.landmarks), _WORKING_SIZE)
     if variant % 2:
         portrait, landmarks = portrait.mirrored(), mirror_landmarks(landmarks, _WORKING_SIZE)
