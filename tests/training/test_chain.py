@@ -53,7 +53,9 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
     shutil.rmtree(tmp_path / "out" / "joined")  # killed before its first checkpoint, the stages before it done
-    run(config)
+    together = config.store.model_copy(update={"processes": 2})
+    run(config.model_copy(update={"store": together}))
+    assert len(list((tmp_path / "out" / "store").iterdir())) == 1
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
 

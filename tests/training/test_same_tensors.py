@@ -81,4 +81,4 @@ def test_references_are_cut_out_as_in_generation(tmp_path: Path, sample_photos: 
     parsed = FaceAnalyzer.from_pretrained(embedded_folder()).analyze(record.open_photo()).label_map
     wanted, unwanted = (encode_reference(photo, one, landmarks, encoder)[2].float() for one in (parsed, drawn))
     for name, seen, own, other in zip(REGION_NAMES, found, wanted, unwanted, strict=True):
-        assert (seen - own).norm() < 0.75 * (seen - other).norm(), name
+        assert (seen - own).norm() < 0.05 * (seen - other).norm(), name

@@ -208,8 +208,8 @@ class Chain:
 
     @cached_property
     def _store_folder(self) -> Path:
-        """Other photos, other store."""
-        made_of = self.config.store.model_dump_json() + self.dataset.manifest.fingerprint
+        """Other photos or variants, other store."""
+        made_of = self.config.store.model_dump_json(exclude={"processes"}) + self.dataset.manifest.fingerprint
         folder = self.config.out / "store" / f"{zlib.crc32(made_of.encode()):08x}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 SIZE = 128  # px of a target
 LATENT = SIZE // 8
-_WORKING_SIZE = 320  # px of the square that references are cut from
+_LARGEST = 640  # px of the square that references are cut from; smaller ones keep the pixels of the photo
 EXPRESSIONS = (None, "smiling", "serious")
 HAIRS = (None, *HAIR_COLOURS, "bald")
 BACKGROUNDS = (None, *BACKGROUND_COLOURS)
@@ -246,11 +246,13 @@ def _expression(record: FGIDRecord) -> str | None:
 def _reference(
     record: FGIDRecord, label_map: np.ndarray, variant: int, rng: np.random.Generator, donor: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    square = Square.around(record.box, scale=2.2)
-    portrait = open_portrait(record, square, _WORKING_SIZE, label_map=label_map)
-    landmarks = square.points(np.array(record.landmarks), _WORKING_SIZE)
+    around = Square.around(record.box, scale=2.2)
+    square = Square(round(around.left), round(around.top), round(around.side))
+    size = min(int(square.side), _LARGEST)
+    portrait = open_portrait(record, square, size, label_map=label_map)
+    landmarks = square.points(np.array(record.landmarks), size)
     if variant % 2:
-        portrait, landmarks = portrait.mirrored(), mirror_landmarks(landmarks, _WORKING_SIZE)
+        portrait, landmarks = portrait.mirrored(), mirror_landmarks(landmarks, size)
     if variant == 0:
         return portrait.photo, portrait.label_map, landmarks
     photo = jitter_colour(portrait.photo, rng)
