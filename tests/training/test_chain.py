@@ -91,6 +91,14 @@ def test_omissions_without_appearance_are_refused(tmp_path: Path, root: Path) ->
         load_config(config)
 
 
+def test_steps_that_train_nothing_are_refused(tmp_path: Path, root: Path) -> None:
+    parts = "train: [base, text_encoder, projector, kv, facial_encoder]"
+    config = tmp_path / "adapter.yaml"
+    config.write_text((root / "configs" / "embedded.yaml").read_text().replace(parts, "train: [kv, facial_encoder]"))
+    with pytest.raises(InvalidData, match="train base or text_encoder, or set it to 0"):
+        load_config(config)
+
+
 def _tiny(target: Path, source: Path) -> Path:
     """The shipped configuration with one step a stage, and the last stage on the U-Net with every loss."""
     import yaml

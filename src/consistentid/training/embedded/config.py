@@ -69,6 +69,12 @@ class DiffusionStage(BaseModel):
     appearance: bool = False
 
     @model_validator(mode="after")
+    def _base_only_trains_something(self) -> Self:
+        if self.step.base_only and not {"base", "text_encoder"} & set(self.train):
+            raise ValueError("step.base_only leaves the adapter out; train base or text_encoder, or set it to 0")
+        return self
+
+    @model_validator(mode="after")
     def _omissions_are_expected(self) -> Self:
         if self.step.omissions and not self.appearance:
             raise ValueError("step.omissions asks for what images of regions let expect; set appearance: true")
