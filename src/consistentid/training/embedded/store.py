@@ -246,7 +246,7 @@ def _expression(record: FGIDRecord) -> str | None:
 def _reference(
     record: FGIDRecord, label_map: np.ndarray, variant: int, rng: np.random.Generator, donor: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    around = Square.around(record.box, scale=2.2)
+    around = Square.around(record.box, scale=2.2)  # in whole pixels nothing is resampled
     square = Square(round(around.left), round(around.top), round(around.side))
     size = min(int(square.side), _LARGEST)
     portrait = open_portrait(record, square, size, label_map=label_map)
