@@ -7,10 +7,9 @@ stopped goes on from its newest checkpoint.
 import logging
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -30,9 +29,7 @@ from consistentid.errors import InvalidSettings, TrainingStopped
 from consistentid.faces.parsing import SegformerParser
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.style import ALIGNED
-from consistentid.training.embedded import store
 from consistentid.training.embedded.autoencoder import AutoencoderTask, new_autoencoder
-from consistentid.training.embedded.composites import with_composites
 from consistentid.training.embedded.config import DiffusionStage, EmbeddedConfig
 from consistentid.training.embedded.crops import crop_landmarks, square_crops, target_landmarks
 from consistentid.training.embedded.decoder import DecoderTask
@@ -51,8 +48,10 @@ from consistentid.training.embedded.latents import encode, latents_of, weights_c
 from consistentid.training.embedded.looks import RegionLooks, looks_of
 from consistentid.training.embedded.models import new_tokenizer
 from consistentid.training.embedded.parser import STORED_SCALE, ParserTask, new_parser
+from consistentid.training.embedded.photo_stores import references_in, targets_in
 from consistentid.training.embedded.prior import fit_prior
 from consistentid.training.embedded.sampler import StoreSampler
+from consistentid.training.embedded.store import References, Targets
 from consistentid.training.embedded.text_warmup import TextTask
 from consistentid.training.embedded.token_warmup import TokenTask
 from consistentid.training.identity_prior import IdentityPrior
@@ -68,7 +67,6 @@ logger = logging.getLogger(__name__)
 _CROP = 192  # px of the crops that the autoencoder sees
 _CROP_SCALE = 2.4
 _PARSER_CROP = 256
-_CHUNK = 50
 _RULES = Rules(min_side=96, min_face=40)  # targets have 128 px
 
 
@@ -170,27 +168,13 @@ class Chain:
         return start / "parser" if start else self.config.out / "parser" / "final"
 
     @cached_property
-    def sampler_parts(self) -> tuple[store.Targets, store.References, Tensor]:
+    def sampler_parts(self) -> tuple[Targets, References, Tensor]:
         """Stage 3: targets, references and latents."""
-        sizes, records, folder = self.config.store, self.training_records, self._store_folder
-        starts = range(0, len(records), _CHUNK)
-        chunks = [records.part(start, _CHUNK) for start in starts]
-        with ProcessPoolExecutor(sizes.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            if not (folder / "targets.safetensors").is_file():
-                make = partial(store.build_targets, variants=sizes.target_variants, seed=0)
-                targets = store.joined(list(pool.map(make, starts, chunks)))
-                composed = with_composites(targets, variants=sizes.composite_variants, seed=0)
-                store.save(composed, folder / "targets.safetensors")
-            cut_out = folder / f"references-{weights_crc(self.parser):08x}.safetensors"
-            if not cut_out.is_file():
-                donors, parser = store.Donors.choose(records), SegformerParser(self._parser_folder, offline=True)
-                refer = partial(
-                    store.build_references, variants=sizes.reference_variants, seed=0, donors=donors, parser=parser
-                )
-                store.save(store.joined(list(pool.map(refer, starts, chunks))), cut_out)
-        targets = store.load_targets(folder / "targets.safetensors")
-        references = store.load_references(cut_out)
-        return targets, references, latents_of(self.autoencoder, targets.images, folder=folder)
+        parts, crc = (self._store_folder, self.training_records, self.config.store), weights_crc(self.parser)
+        targets = targets_in(*parts)
+        parser = SegformerParser(self._parser_folder, offline=True)
+        references = references_in(*parts, parser=parser, parser_crc=crc)
+        return targets, references, latents_of(self.autoencoder, targets.images, folder=self._store_folder)
 
     @cached_property
     def decoder(self) -> AutoencoderTiny:
