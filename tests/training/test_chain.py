@@ -41,7 +41,7 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     model = run(config, portraits=portraits)
 
     assert "broken.jpg" in (tmp_path / "out" / "dataset" / "rejected.jsonl").read_text()
-    assert len(seen) == 2  # before the first step and after the last
+    assert len(seen) == 4  # before the first step of both stages and after the last
     generator = PortraitGenerator.from_pretrained(model)
     portrait = generator.generate(sample_photos["official-man"], "a portrait photo of a man", steps=2)[0]
     assert portrait.image.size == (128, 128)
@@ -52,7 +52,8 @@ def test_photos_become_a_model_that_generates(tmp_path: Path, root: Path, sample
     run(config)  # every stage is finished: nothing is trained again
     assert (model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
 
-    shutil.rmtree(tmp_path / "out" / "joined")  # killed before its first checkpoint, the stages before it done
+    for stage in ("joined", "anchored"):  # killed before their first checkpoints, the stages before them done
+        shutil.rmtree(tmp_path / "out" / stage)
     together = config.store.model_copy(update={"processes": 2})
     run(config.model_copy(update={"store": together}))
     assert len(list((tmp_path / "out" / "store").iterdir())) == 1
@@ -100,11 +101,11 @@ def test_steps_that_train_nothing_are_refused(tmp_path: Path, root: Path) -> Non
 
 
 def _tiny(target: Path, source: Path) -> Path:
-    """The shipped configuration with one step a stage, and the last stage on the U-Net with every loss."""
+    """The shipped configuration with one step a stage, and the last two stages on the U-Net, which have all losses."""
     import yaml
 
     values = yaml.safe_load(source.read_text())
-    values["diffusion"] = {"joined": values["diffusion"]["joined"]}
+    values["diffusion"] = {name: values["diffusion"][name] for name in ("joined", "anchored")}
     for stage in (
         values["autoencoder"],
         values["parser"],

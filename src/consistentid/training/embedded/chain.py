@@ -29,8 +29,9 @@ from consistentid.errors import InvalidSettings, TrainingStopped
 from consistentid.faces.parsing import SegformerParser
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
 from consistentid.prompting.style import ALIGNED
+from consistentid.training.embedded.anchored import AnchoredTask
 from consistentid.training.embedded.autoencoder import AutoencoderTask, new_autoencoder
-from consistentid.training.embedded.config import DiffusionStage, EmbeddedConfig
+from consistentid.training.embedded.config import AnchoredStage, EmbeddedConfig, UNetStage
 from consistentid.training.embedded.crops import crop_landmarks, square_crops, target_landmarks
 from consistentid.training.embedded.decoder import DecoderTask
 from consistentid.training.embedded.diffusion import (
@@ -201,13 +202,12 @@ class Chain:
     @cached_property
     def prior(self) -> IdentityPrior:
         """What embeddings say about latents."""
-        appearance = any(stage.appearance for stage in self.config.diffusion.values())
-        return fit_prior(*self.sampler_parts, appearance=appearance)
+        return fit_prior(*self.sampler_parts, appearance=self.config.asks_for_appearance)
 
     @cached_property
     def looks(self) -> RegionLooks | None:
         """How regions look, where a stage compares them."""
-        if not any(stage.step.compares_regions for stage in self.config.diffusion.values()):
+        if not self.config.compares_regions:
             return None
         return looks_of(self.training_records, self.sampler_parts[2], self._recognition, folder=self._store_folder)
 
@@ -225,9 +225,8 @@ class Chain:
         finished = folder / "final"
         if not finished.is_dir():
             choose_trained(models, stage.train)
-            recognition = replace(self._recognition, spread=self.looks.spread) if self.looks else self._recognition
-            ready = with_losses(models, stage, prior=self.prior, recognition=recognition)
-            if not self._train(ready, stage, folder):
+            validate = self._validation(models, folder) if self.portraits else None
+            if not self._fit(self._task(models, stage), stage.loop, folder=folder, validate=validate):
                 return None
             save_modules(finished, trained_modules(models))
         load_modules(finished, trained_modules(models))
@@ -260,11 +259,12 @@ class Chain:
             save_modules(folder / "final", task.modules)
         load_modules(folder / "final", task.modules)
 
-    def _train(self, models: TrainingModels, stage: DiffusionStage, folder: Path) -> bool:
-        shares = {name: getattr(stage, name) for name in ("contradict", "strangers", "composites", "mixed", "quiet")}
-        sampler = self._sampler(**shares)
-        validate = self._validation(models, folder) if self.portraits else None
-        return self._fit(DiffusionTask(models, sampler, stage), stage.loop, folder=folder, validate=validate)
+    def _task(self, models: TrainingModels, stage: UNetStage) -> Task:
+        sampler = self._sampler(**stage.sampled)
+        if isinstance(stage, AnchoredStage):
+            return AnchoredTask(models, sampler, stage, self.prior)
+        recognition = replace(self._recognition, spread=self.looks.spread) if self.looks else self._recognition
+        return DiffusionTask(with_losses(models, stage, prior=self.prior, recognition=recognition), sampler, stage)
 
     def _sampler(self, **shares: float) -> StoreSampler:
         targets, references, latents = self.sampler_parts

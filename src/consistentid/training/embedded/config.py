@@ -1,11 +1,13 @@
 """Configuration of the embedded model's training chain."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from consistentid.identity.config import RegionStrength
+from consistentid.training.conditions import ConditionDropout
 from consistentid.training.loop_config import LoopConfig
 from consistentid.training.step_config import StepConfig
 
@@ -41,7 +43,7 @@ class StoreConfig(BaseModel):
     processes: int = Field(default=2, gt=0)
 
 
-class DiffusionStage(BaseModel):
+class SampledStage(BaseModel):
     """A stage on the U-Net.
 
     Attributes:
@@ -50,15 +52,12 @@ class DiffusionStage(BaseModel):
         composites: see `StoreSampler.composites`; needs `store.composite_variants`.
         mixed: see `StoreSampler.mixed`.
         quiet: see `StoreSampler.quiet`.
-        appearance: whether the identity prior also says what the images of regions show.
-        strangers: see `StoreSampler.strangers`; without `step.prior_weight` and `step.contrast_weight` these
-            samples teach nothing.
+        strangers: see `StoreSampler.strangers`.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     loop: LoopConfig
-    step: StepConfig
     train: tuple[Literal["base", "text_encoder", "facial_encoder", "projector", "kv", "lora"], ...]
     batch_size: int = 32
     contradict: float = Field(default=0.5, ge=0, le=1)
@@ -66,12 +65,27 @@ class DiffusionStage(BaseModel):
     composites: float = Field(default=0.0, ge=0, le=1)
     mixed: float = Field(default=0.2, ge=0, le=1)
     quiet: float = Field(default=0.0, ge=0, le=1)
+
+    @property
+    def sampled(self) -> dict[str, float]:
+        """Shares of a `StoreSampler`."""
+        return self.model_dump(include={"contradict", "strangers", "composites", "mixed", "quiet"})
+
+
+class DiffusionStage(SampledStage):
+    """A stage of `training_step`; its strangers teach nothing without `step.prior_weight` and `step.contrast_weight`.
+
+    Attributes:
+        step: losses.
+        appearance: whether the identity prior also says what the images of regions show.
+    """
+
+    step: StepConfig
     appearance: bool = False
 
     @model_validator(mode="after")
     def _base_only_trains_something(self) -> Self:
-        if self.step.base_only and not {"base", "text_encoder"} & set(self.train):
-            raise ValueError("step.base_only leaves the adapter out; train base or text_encoder, or set it to 0")
+        _check_base_only(self.step, self.train, "step")
         return self
 
     @model_validator(mode="after")
@@ -79,6 +93,33 @@ class DiffusionStage(BaseModel):
         if self.step.omissions and not self.appearance:
             raise ValueError("step.omissions asks for what images of regions let expect; set appearance: true")
         return self
+
+
+class AnchoredStage(SampledStage):
+    """A stage that is held to the model it starts from, see `anchored`.
+
+    Attributes:
+        drop: how conditions are dropped.
+        shown: how much of what the prior expects of a region's image is added, by region.
+        new: regions whose tokens say nothing in the model it starts from, which is not told them.
+    """
+
+    drop: ConditionDropout
+    shown: RegionStrength
+    new: tuple[Literal["face", "ears", "eyes", "nose", "mouth"], ...] = ()
+
+    @model_validator(mode="after")
+    def _base_only_trains_something(self) -> Self:
+        _check_base_only(self.drop, self.train, "drop")
+        return self
+
+
+def _check_base_only(dropout: ConditionDropout, trained: Iterable[str], name: str) -> None:
+    if dropout.base_only and not {"base", "text_encoder"} & set(trained):
+        raise ValueError(f"{name}.base_only leaves the adapter out; train base or text_encoder, or set it to 0")
+
+
+UNetStage = DiffusionStage | AnchoredStage
 
 
 class EmbeddedConfig(BaseModel):
@@ -107,7 +148,7 @@ class EmbeddedConfig(BaseModel):
     decoder: SimpleStage | None = Field(default=None, description="trains the decoder on; None: it stays as it was")
     text: SimpleStage
     tokens: SimpleStage
-    diffusion: dict[str, DiffusionStage] = Field(description="stages on the U-Net, in order")
+    diffusion: dict[str, UNetStage] = Field(description="stages on the U-Net, in order")
 
     @model_validator(mode="after")
     def _composites_are_made(self) -> Self:
@@ -120,3 +161,14 @@ class EmbeddedConfig(BaseModel):
         if self.fresh and self.start_from is None:
             raise ValueError("fresh says what to leave of the model in start_from; name its folder or drop fresh")
         return self
+
+    @property
+    def asks_for_appearance(self) -> bool:
+        """Whether the identity prior must know what images of regions show."""
+        return any(isinstance(stage, AnchoredStage) or stage.appearance for stage in self.diffusion.values())
+
+    @property
+    def compares_regions(self) -> bool:
+        """Whether it must be known how regions are to look."""
+        stages = [stage for stage in self.diffusion.values() if isinstance(stage, DiffusionStage)]
+        return any(stage.step.compares_regions for stage in stages)

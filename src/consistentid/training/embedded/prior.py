@@ -23,7 +23,6 @@ from consistentid.training.latent_regression import LatentRegression
 from consistentid.training.region_appearance import RegionAppearance, appearance_of
 
 _APPEARANCE_CHUNK = 100  # photos
-_LEGIBLE = ("ears", "nose", "mouth")  # eyes that the image is said to explain are blurred: FGIS of them falls by 0.01
 _HABITUAL = (1, 2)  # of `PRIOR_WORDS`, what people have; backgrounds they do not have
 
 
@@ -65,8 +64,7 @@ def _appearances(references: References) -> tuple[Float[Tensor, "n r 5 k"], Bool
     """What the regions look like in the views that do not contradict the target, and which are there."""
     half = references.regions.shape[1] // 2
     rows = torch.cat([appearance_of(photos[:, :half]) for photos in references.regions.split(_APPEARANCE_CHUNK)])
-    legible = torch.tensor([name in _LEGIBLE for name in REGION_NAMES])
-    return rows, references.present[:, :half] & legible
+    return rows, references.present[:, :half]
 
 
 def _fit_appearance(
