@@ -100,6 +100,27 @@ def test_steps_that_train_nothing_are_refused(tmp_path: Path, root: Path) -> Non
         load_config(config)
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("shown: {ears: 0.8", "shown: {chin: 0.8", "anchored.shown: Value error, unknown region 'chin'"),
+        ("new: []", "new: [chin]", "anchored.new.0: Input should be 'face', 'ears', 'eyes', 'nose' or 'mouth'"),
+        ("regions_only: 0.03}", "regions_alone: 0.03}", "anchored.drop.regions_alone: Extra inputs are not permitted"),
+        ("omissions: 20}", "omission: 20}", "losses.step.omission: Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_wrong_in_a_stage_is_said_of_its_own_kind(
+    tmp_path: Path, root: Path, right: str, wrong: str, said: str
+) -> None:
+    shipped = (root / "configs" / "embedded.yaml").read_text()
+    assert shipped.count(right) == 1
+    (config := tmp_path / "wrong.yaml").write_text(shipped.replace(right, wrong))
+    with pytest.raises(InvalidData) as refused:
+        load_config(config)
+    assert said in str(refused.value)
+    assert "Field required" not in str(refused.value)
+
+
 def _tiny(target: Path, source: Path) -> Path:
     """The shipped configuration with one step a stage, and the last two stages on the U-Net, which have all losses."""
     import yaml

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from consistentid.identity.config import RegionStrength
 from consistentid.training.conditions import ConditionDropout
@@ -119,7 +119,15 @@ def _check_base_only(dropout: ConditionDropout, trained: Iterable[str], name: st
         raise ValueError(f"{name}.base_only leaves the adapter out; train base or text_encoder, or set it to 0")
 
 
-UNetStage = DiffusionStage | AnchoredStage
+def _kind(given: object) -> str:
+    """Which stage is meant: what is wrong in it is said of that kind alone."""
+    anchored = {"drop", "shown", "new"} & given.keys() if isinstance(given, dict) else isinstance(given, AnchoredStage)
+    return "anchored" if anchored else "losses"
+
+
+UNetStage = Annotated[
+    Annotated[DiffusionStage, Tag("losses")] | Annotated[AnchoredStage, Tag("anchored")], Discriminator(_kind)
+]
 
 
 class EmbeddedConfig(BaseModel):
