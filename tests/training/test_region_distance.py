@@ -11,7 +11,9 @@ from PIL import Image, ImageFilter
 from transformers import SegformerForSemanticSegmentation
 
 from consistentid.dataset.samples import Looks
+from consistentid.evaluation.embedders import cosine
 from consistentid.evaluation.fgis import region_crops
+from consistentid.evaluation.judge import Judge
 from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.crops import Square, crop_square
 from consistentid.faces.regions import REGION_NAMES
@@ -93,16 +95,24 @@ def test_regions_are_cut_out_as_by_fgis(
 def test_outlines_are_those_of_fgis(
     crops: list[tuple[np.ndarray, np.ndarray, np.ndarray]], pictures: torch.Tensor, recognition: Recognition
 ) -> None:
-    landmarks = torch.from_numpy(np.stack([points for _, _, points in crops]))
-    for region in (REGION_NAMES.index("face"), *_SEEN):
-        chips, seen = recognition.outlines.chips(pictures, landmarks, torch.full((2,), region), _STILL)
-        assert seen.all()
-        for chip, crop in zip(chips, crops, strict=True):
-            wanted = np.asarray(region_crops(*crop)[REGION_NAMES[region]], np.float32) / 255
-            found = chip.permute(1, 2, 0).numpy()
-            inside, drawn = wanted.any(2), found.max(2) > 0.1
-            assert (inside & drawn).sum() / (inside | drawn).sum() > 0.6, REGION_NAMES[region]
-            assert np.abs(found - wanted)[inside & drawn].mean() < 0.15
+    judge = Judge.embedded(embedded_folder())
+    for (photo, _, _), picture in zip(crops, pictures, strict=True):
+        wanted, found = judge.measure(Image.fromarray(photo)).regions, judge.detector.detect(photo)
+        seeing = replace(recognition, landmarks=torch.from_numpy(found[0].landmarks))
+        for region, name in enumerate(REGION_NAMES):
+            (embedded,), (seen,) = seeing.outlined_embeddings(picture[None], torch.tensor([region]), _STILL[:1])
+            assert seen == (name in wanted), name
+            if seen:
+                assert cosine(embedded.numpy(), wanted[name]) > 0.85, name
+
+
+def test_edges_of_outlines_have_gradients(pictures: torch.Tensor, recognition: Recognition) -> None:
+    shown = pictures[:1].clone().requires_grad_()
+    landmarks, region = recognition.landmarks[None], torch.tensor([REGION_NAMES.index("nose")])
+    chips, _ = recognition.outlines.chips(shown, landmarks, region, _STILL[:1])
+    chips.sum().backward()
+    assert shown.grad is not None
+    assert shown.grad.abs().sum() > 1.1 * (chips > 0).sum()  # 1 for each pixel inside, and the edge's
 
 
 def test_squares_lie_around_masks() -> None:

@@ -24,12 +24,10 @@ from PIL import Image
 
 from consistentid.evaluation.embedders import ImageEmbedder, cosine
 from consistentid.faces.crops import Square, align_face, crop_square
-from consistentid.faces.region_frame import FRAME_ZOOM, MARGIN, OWN_LABELS, PAIRS, sides
+from consistentid.faces.region_frame import FRAME_SIZE, FRAME_ZOOM, MARGIN, OWN_LABELS, PAIRS, SMALLEST, sides
 from consistentid.faces.regions import REGION_NAMES
 
-FRAME_SIZE = 256  # px
 CROP_SIZE = 150  # px
-_SMALLEST = 12  # px of the mask; less is noise of the parser
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def region_crops(
     """
     face, masks = _upright(photo, label_map, landmarks)
     return {
-        name: _crop(np.where(mask[..., None], face, 0), mask) for name, mask in masks.items() if mask.sum() >= _SMALLEST
+        name: _crop(np.where(mask[..., None], face, 0), mask) for name, mask in masks.items() if mask.sum() >= SMALLEST
     }
 
 
@@ -69,7 +67,7 @@ def region_squares(
     """The squares of step 3 with all that they show, one for each eye and each ear; arguments as for `region_crops`."""
     face, masks = _upright(photo, label_map, landmarks)
     parts = {name: sides(mask) if name in PAIRS else (mask,) for name, mask in masks.items()}
-    seen = {name: [part for part in row if part.sum() >= _SMALLEST] for name, row in parts.items()}
+    seen = {name: [part for part in row if part.sum() >= SMALLEST] for name, row in parts.items()}
     return {name: [_crop(face, part) for part in row] for name, row in seen.items() if row}
 
 

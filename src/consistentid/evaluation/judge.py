@@ -11,7 +11,7 @@ from PIL import Image
 from consistentid.errors import ConsistentIDError
 from consistentid.evaluation.copying import head_pose
 from consistentid.evaluation.embedders import DlibFeatures, ImageEmbedder
-from consistentid.evaluation.fgis import FRAME_SIZE, embed_regions, embed_squares, region_crops, region_squares
+from consistentid.evaluation.fgis import embed_regions, embed_squares, region_crops, region_squares
 from consistentid.evaluation.fingerprints import parser_identity
 from consistentid.evaluation.measured import Measured
 from consistentid.evaluation.recognisers import DlibRecogniser, Recogniser
@@ -20,7 +20,7 @@ from consistentid.faces.attributes import measure_attributes
 from consistentid.faces.crops import align_face
 from consistentid.faces.detection import DetectedFace, DlibDetector, FaceDetector
 from consistentid.faces.parsing import FaceParser, SegformerParser
-from consistentid.faces.region_frame import FRAME_ZOOM
+from consistentid.faces.region_frame import FRAME_SIZE, FRAME_ZOOM
 from consistentid.images import PhotoSource, load_photo
 
 PARSED_SIDE = 256  # px; smaller pictures are enlarged before they are parsed, as the measures of attributes need it

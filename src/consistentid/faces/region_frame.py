@@ -5,7 +5,9 @@ from jaxtyping import Bool
 
 from consistentid.faces.regions import LEFT_BROW, REGIONS, RIGHT_BROW, SKIN
 
+FRAME_SIZE = 256  # px
 FRAME_ZOOM = 0.7  # of `crops.align_face`: with the ears
+SMALLEST = 12  # px of a mask; less is noise of the parser
 MARGIN = 1.1  # side of the square around a region / its longer side
 # Its own labels only: eyes, nose and mouth are no part of the face here, so that no pixel counts for two regions.
 OWN_LABELS = {region.name: region.labels for region in REGIONS} | {"face": (SKIN, LEFT_BROW, RIGHT_BROW)}

@@ -48,7 +48,8 @@ def region_chips(
     middle, extent = boxes[:, :2, None], boxes[:, 2:]
     side = extent.amax(1)[:, None, None]
     frame = _frame(landmarks, images, zoom=FRAME_ZOOM)
-    theta = torch.cat([frame[:, :, :2] * side, frame[:, :, :2] @ middle + frame[:, :, 2:]], 2)
+    with _exactly(images):
+        theta = torch.cat([frame[:, :, :2] * side, frame[:, :, :2] @ middle + frame[:, :, 2:]], 2)
     along = torch.linspace(-1, 1, CHIP_SIZE, device=images.device).abs()
     visible = along <= (_BAND * extent / side[:, 0])[..., None]  # across and down
     return _sampled(images, _jittered(theta, jitter)) * (visible[:, 1, :, None] & visible[:, 0, None])[:, None]
@@ -57,8 +58,14 @@ def region_chips(
 def upright(
     images: Float[Tensor, "b c s s"], landmarks: Float[Tensor, "b 5 2"], size: int, *, zoom: float
 ) -> Float[Tensor, "b c size size"]:
-    """Faces as `crops.align_face` turns them, in images of another size; past the border the outermost pixels."""
-    return _sampled(images, _frame(landmarks, images, zoom=zoom), size=size, padding="border")
+    """Faces as `crops.align_face` turns them, in images of another size."""
+    return _sampled(images, _frame(landmarks, images, zoom=zoom), size=size)
+
+
+def zoomed(maps: Float[Tensor, "b c s s"], size: int, *, by: float) -> Float[Tensor, "b c size size"]:
+    """The middle of upright faces, as a frame with that many times the zoom shows it."""
+    theta = torch.eye(2, 3, device=maps.device) / by
+    return _sampled(maps, theta.expand(len(maps), -1, -1), size=size, padding="border")
 
 
 def cut_out(
@@ -86,6 +93,11 @@ def _frame(
     return theta
 
 
+def _exactly(images: Tensor) -> torch.autocast:
+    """In half precision, what is looked at would be off by up to half a pixel."""
+    return torch.autocast(images.device.type, enabled=False)
+
+
 def _jittered(theta: Float[Tensor, "b 2 3"], jitter: Float[Tensor, "b 3"]) -> Float[Tensor, "b 2 3"]:
     zoomed = theta[:, :, :2] * (1 + _ZOOM * jitter[:, :1, None])
     return torch.cat([zoomed, theta[:, :, 2:] + _SHIFT * jitter[:, 1:, None]], dim=2)
@@ -94,5 +106,6 @@ def _jittered(theta: Float[Tensor, "b 2 3"], jitter: Float[Tensor, "b 3"]) -> Fl
 def _sampled(
     images: Float[Tensor, "b c h w"], theta: Float[Tensor, "b 2 3"], *, size: int = CHIP_SIZE, padding: str = "zeros"
 ) -> Float[Tensor, "b c size size"]:
-    grid = F.affine_grid(theta, [*images.shape[:2], size, size], align_corners=False)
+    with _exactly(images):
+        grid = F.affine_grid(theta, [*images.shape[:2], size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)

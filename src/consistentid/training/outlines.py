@@ -5,16 +5,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import SegformerForSemanticSegmentation
 
 from consistentid.faces.parsing import IMAGE_MEAN, IMAGE_STD, with_position
-from consistentid.faces.region_frame import MARGIN, OWN_LABELS
+from consistentid.faces.region_frame import FRAME_SIZE, FRAME_ZOOM, MARGIN, OWN_LABELS, SMALLEST
 from consistentid.faces.regions import LABEL_NAMES, REGION_NAMES
-from consistentid.training.face_chips import cut_out, upright
+from consistentid.training.face_chips import cut_out, upright, zoomed
 
-_SMALLEST = 12  # px of the parser's view; less is noise of the parser
-_SHARPNESS = 12.0  # of the mask's edge; the parser's own probabilities fade slowly
+_SHARPNESS = 6.0  # of the mask's edge; the parser's own probabilities fade slowly
 
 
 @dataclass(frozen=True)
@@ -42,26 +40,32 @@ class Outlines:
             regions: which.
             jitter: see `aligned_chips`.
         """
+        frames = upright(pictures, landmarks, FRAME_SIZE, zoom=FRAME_ZOOM)
+        masks = self._masks(pictures, landmarks, regions)
+        squares, seen = squares_around(masks.detach() > 0.5)
+        return cut_out(frames * masks[:, None], squares, jitter), seen
+
+    def _masks(
+        self, pictures: Float[Tensor, "b 3 s s"], landmarks: Float[Tensor, "b 5 2"], regions: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b f f"]:
+        """Which places of the frame belong to the region, 0 or 1; gradients are those of a soft edge."""
         config = self.parser.config
         views = upright(pictures, landmarks, config.face_size, zoom=config.face_zoom)
-        masks = self._masks(views, regions)
-        squares, seen = squares_around(masks.detach() > 0.5)
-        return cut_out(views * masks[:, None], squares, jitter), seen
-
-    def _masks(self, views: Float[Tensor, "b 3 v v"], regions: Int[Tensor, " b"]) -> Float[Tensor, "b v v"]:
-        """How much each place belongs to the region, 0..1."""
         mean, std = (views.new_tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
-        logits = self.parser(pixel_values=with_position((views - mean) / std)).logits.float()
-        shares = F.interpolate(logits, size=views.shape[-2:], mode="bilinear").softmax(1)
-        share = torch.einsum("bkvw,bk->bvw", shares, _own_labels().to(shares)[regions])
-        return torch.sigmoid(_SHARPNESS * (share - 0.5))
+        with torch.autocast(views.device.type, enabled=False):  # rounding moves edges
+            logits = self.parser(pixel_values=with_position((views - mean) / std)).logits
+        shares = zoomed(logits, FRAME_SIZE, by=FRAME_ZOOM / config.face_zoom).softmax(1)
+        own = _own_labels().to(shares.device)[regions][..., None, None]
+        lead = torch.where(own, shares, 0).amax(1) - torch.where(own, 0, shares).amax(1)
+        soft, hard = torch.sigmoid(_SHARPNESS * lead), (lead > 0).float()
+        return hard + (soft - soft.detach())
 
 
-def _own_labels() -> Float[Tensor, "r k"]:
+def _own_labels() -> Bool[Tensor, "r k"]:
     """Which labels belong to which region."""
-    table = torch.zeros(len(REGION_NAMES), len(LABEL_NAMES))
+    table = torch.zeros(len(REGION_NAMES), len(LABEL_NAMES), dtype=torch.bool)
     for row, name in zip(table, REGION_NAMES, strict=True):
-        row[list(OWN_LABELS[name])] = 1
+        row[list(OWN_LABELS[name])] = True
     return table
 
 
@@ -70,7 +74,7 @@ def squares_around(masks: Bool[Tensor, "b v v"]) -> tuple[Float[Tensor, "b 3"], 
 
     Of a mask of next to nothing, it is the whole view, and it does not count as seen.
     """
-    seen = masks.sum((1, 2)) >= _SMALLEST
+    seen = masks.sum((1, 2)) >= SMALLEST
     edges = torch.stack([torch.stack(_ends(masks.any(axis)), 1) for axis in (1, 2)], 1) * (2 / masks.shape[-1]) - 1
     middles, halves = edges.mean(2), MARGIN * (edges[..., 1] - edges[..., 0]).amax(1) / 2
     whole = torch.tensor([0.0, 0.0, 1.0], device=masks.device)

@@ -26,7 +26,7 @@ from consistentid.training.face_chips import region_box
 from consistentid.training.recognition import Recognition
 
 SIDES = 2  # as the photo is, and mirrored
-_FORMAT = 3  # raise it when looks are measured in another way: what is in the folder then counts no more
+_FORMAT = 4  # raise it when looks are measured in another way: what is in the folder then counts no more
 _AROUND = 1.4  # side of the square around one of a pair / of its box
 _SMALLEST = 4  # px of a region
 _BATCH = 32
