@@ -29,34 +29,33 @@ class Outlines:
         self,
         pictures: Float[Tensor, "b 3 s s"],
         landmarks: Float[Tensor, "b 5 2"],
-        regions: Int[Tensor, " b"],
-        jitter: Float[Tensor, "b 3"],
-    ) -> tuple[Float[Tensor, "b 3 150 150"], Bool[Tensor, " b"]]:
-        """One region of each picture, black outside its outline, and whether the parser sees it.
+        rows: Int[Tensor, " k"],
+        regions: Int[Tensor, " k"],
+        jitter: Float[Tensor, "k 3"],
+    ) -> tuple[Float[Tensor, "k 3 150 150"], Bool[Tensor, " k"]]:
+        """Regions of pictures, black outside their outlines, and whether the parser sees them.
 
         Args:
-            pictures: in 0..1.
+            pictures: in 0..1; each is parsed once.
             landmarks: in their pixels.
-            regions: which.
+            rows: of which picture.
+            regions: which of its regions.
             jitter: see `aligned_chips`.
         """
-        frames = upright(pictures, landmarks, FRAME_SIZE, zoom=FRAME_ZOOM)
-        masks = self._masks(pictures, landmarks, regions)
+        frames = upright(pictures, landmarks, FRAME_SIZE, zoom=FRAME_ZOOM)[rows]
+        masks = self._masks(pictures, landmarks)[rows, regions]
         squares, seen = squares_around(masks.detach() > 0.5)
         return cut_out(frames * masks[:, None], squares, jitter), seen
 
-    def _masks(
-        self, pictures: Float[Tensor, "b 3 s s"], landmarks: Float[Tensor, "b 5 2"], regions: Int[Tensor, " b"]
-    ) -> Float[Tensor, "b f f"]:
-        """Which places of the frame belong to the region, 0 or 1; gradients are those of a soft edge."""
+    def _masks(self, pictures: Float[Tensor, "b 3 s s"], landmarks: Float[Tensor, "b 5 2"]) -> Float[Tensor, "b r f f"]:
+        """Which places of the frame belong to each region, 0 or 1; gradients are those of soft edges."""
         config = self.parser.config
         views = upright(pictures, landmarks, config.face_size, zoom=config.face_zoom)
         mean, std = (views.new_tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
         with torch.autocast(views.device.type, enabled=False):  # rounding moves edges
             logits = self.parser(pixel_values=with_position((views - mean) / std)).logits
         shares = zoomed(logits, FRAME_SIZE, by=FRAME_ZOOM / config.face_zoom).softmax(1)
-        own = _own_labels().to(shares.device)[regions][..., None, None]
-        lead = torch.where(own, shares, 0).amax(1) - torch.where(own, 0, shares).amax(1)
+        lead = torch.stack([shares[:, own].amax(1) - shares[:, ~own].amax(1) for own in _own_labels()], 1)
         soft, hard = torch.sigmoid(_SHARPNESS * lead), (lead > 0).float()
         return hard + (soft - soft.detach())
 

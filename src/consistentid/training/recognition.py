@@ -65,32 +65,34 @@ class Recognition:
     def region_distances(
         self,
         pictures: Float[Tensor, "b 3 s s"],
+        rows: Int[Tensor, " k"],
         looks: Looks,
-        regions: Int[Tensor, " b"],
-        outlined: Bool[Tensor, " b"],
-        jitter: Float[Tensor, "b 3"],
-    ) -> Float[Tensor, " b"]:
-        """How far one region of each picture is from how it is to look; 1 is as far as the mean over people is.
+        regions: Int[Tensor, " k"],
+        outlined: Bool[Tensor, " k"],
+        jitter: Float[Tensor, "k 3"],
+    ) -> Float[Tensor, " k"]:
+        """How far regions of pictures are from how they are to look; 1 is as far as the mean over people is.
 
         The distance is 1 less the cosine. With both sides less the mean, every faint difference would count in full:
         what is uncertain was drawn as if it were certain, with black nostrils.
 
         Args:
             pictures: predicted.
-            looks: of each.
-            regions: which of them is compared.
+            rows: of which picture.
+            looks: of that picture.
+            regions: which of its regions.
             outlined: whether in its outline, not in its box.
             jitter: see `aligned_chips`.
         """
         assert self.spread is not None  # measured wherever a stage compares regions
-        rows, how = torch.arange(len(regions), device=regions.device), (regions, outlined.long())
-        wanted, boxes = looks.embeddings[rows, *how], looks.boxes[rows, regions]
+        each, how = torch.arange(len(regions), device=regions.device), (regions, outlined.long())
+        wanted, boxes = looks.embeddings[each, *how], looks.boxes[each, regions]
         found = torch.zeros_like(wanted)
         if (boxed := ~outlined).any():
-            seen = self.boxed_embeddings(pictures[boxed], boxes[boxed], jitter[boxed])
+            seen = self.boxed_embeddings(pictures[rows[boxed]], boxes[boxed], jitter[boxed])
             found = found.index_put((boxed,), seen.float())
         if outlined.any():
-            seen, _ = self.outlined_embeddings(pictures[outlined], regions[outlined], jitter[outlined])
+            seen, _ = self.outlined_embeddings(pictures, rows[outlined], regions[outlined], jitter[outlined])
             found = found.index_put((outlined,), seen.float())
         distances: Tensor = (1 - F.cosine_similarity(found, wanted)) / self.spread[how]
         return distances
@@ -102,11 +104,15 @@ class Recognition:
         return self._embedded(region_chips(pictures, self._everywhere(pictures), boxes, jitter))
 
     def outlined_embeddings(
-        self, pictures: Float[Tensor, "b 3 s s"], regions: Int[Tensor, " b"], jitter: Float[Tensor, "b 3"]
-    ) -> tuple[Float[Tensor, "b k"], Bool[Tensor, " b"]]:
-        """The same in its outline, and whether the parser sees the region; see `Outlines.chips`."""
+        self,
+        pictures: Float[Tensor, "b 3 s s"],
+        rows: Int[Tensor, " n"],
+        regions: Int[Tensor, " n"],
+        jitter: Float[Tensor, "n 3"],
+    ) -> tuple[Float[Tensor, "n k"], Bool[Tensor, " n"]]:
+        """The same of regions in their outlines, and whether the parser sees them; see `Outlines.chips`."""
         assert self.outlines is not None  # wherever a stage compares regions
-        chips, seen = self.outlines.chips(pictures.clamp(0, 1), self._everywhere(pictures), regions, jitter)
+        chips, seen = self.outlines.chips(pictures.clamp(0, 1), self._everywhere(pictures), rows, regions, jitter)
         return self._embedded(chips), seen
 
     def _embedded(self, chips: Float[Tensor, "b 3 150 150"]) -> Float[Tensor, "b k"]:

@@ -98,5 +98,5 @@ def _regional(
     if not len(rows):
         return 0 * pictures.sum()
     looks, outlined = judged.batch.looks.rows(rows), compared.outlined[rows, regions]
-    distances = recognition.region_distances(pictures[rows], looks, regions, outlined, judged.jitter[rows])
+    distances = recognition.region_distances(pictures, rows, looks, regions, outlined, judged.jitter[rows])
     return (compared.counts[rows] * distances).mean()

@@ -119,9 +119,9 @@ def _embedded(
     rows, regions = torch.nonzero(~boxes.isnan().any(2), as_tuple=True)
     still = torch.zeros(len(rows), 3)
     with torch.autocast(latents.device.type, torch.bfloat16, enabled=is_fast_in_bfloat16(latents.device)):
-        pictures = recognition.pictures(latents.float())[rows]
-        boxed = recognition.boxed_embeddings(pictures, boxes[rows, regions], still)
-        outlined, seen = recognition.outlined_embeddings(pictures, regions, still)
+        pictures = recognition.pictures(latents.float())
+        boxed = recognition.boxed_embeddings(pictures[rows], boxes[rows, regions], still)
+        outlined, seen = recognition.outlined_embeddings(pictures, rows, regions, still)
     embeddings = torch.zeros(*boxes.shape[:2], 2, boxed.shape[1], dtype=torch.float16)
     known = torch.zeros(boxes.shape[:2], dtype=torch.bool)
     embeddings[rows, regions] = (torch.stack([boxed, outlined], 1) * seen[:, None, None]).half()
