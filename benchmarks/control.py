@@ -1,7 +1,7 @@
 """Does every control do what it says? Weights, mixing, morphs, several photos; how near does a decoded photo come?
 
-Usage: python benchmarks/control.py PHOTOS [--people 40] [--seeds 1] [--regions dlib] [--parts weights,...]
-    [--single] [--out FILE]
+Usage: python benchmarks/control.py PHOTOS [--people 40] [--seeds 1] [--first-seed 0] [--regions dlib] [--single]
+    [--parts weights,...] [--out FILE]
 
 PHOTOS holds `portraits.jsonl`. Regions are compared by FGIS (consistentid.evaluation.fgis), as it is and centred,
 people by dlib's embedding (cosine); the interval of a mean is a bootstrap over people, each the mean of all seeds. FGIS
@@ -285,7 +285,8 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--people", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--regions", choices=EMBEDDERS, default="dlib")
     parser.add_argument("--parts", default=",".join(CHECKS))
     parser.add_argument("--single", action="store_true", help="people with one photo instead of two")
@@ -298,7 +299,8 @@ def main() -> None:
     if not (arguments.photos / "portraits.jsonl").is_file():
         parser.error(f"{arguments.photos} has no portraits.jsonl")
     bench = Bench(arguments.model, embedder=EMBEDDERS[arguments.regions]())
-    people = bench.people(arguments.photos, arguments.people, seeds=arguments.seeds, single=arguments.single)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    people = bench.people(arguments.photos, arguments.people, seeds=seeds, single=arguments.single)
     report = {name: CHECKS[name](bench, people) for name in arguments.parts.split(",")}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")

@@ -48,7 +48,7 @@ class Bench:
         self.generator = PortraitGenerator.from_pretrained(model, cache=False)
         self.judge = Judge.embedded(embedded_folder() if model == "embedded" else Path(model), regions=embedder)
 
-    def people(self, folder: Path, count: int, *, seeds: int, single: bool = False) -> list[Person]:
+    def people(self, folder: Path, count: int, *, seeds: Iterable[int], single: bool = False) -> list[Person]:
         """Held-out people with two photos, or with a single one: all with the first seed, then all with the next.
 
         They are spread over the list.
@@ -60,7 +60,7 @@ class Bench:
         wanted = [(name, photos) for name, photos in files.items() if (len(photos) == 1) == single]
         held = [(name, photos) for name, photos in wanted if is_held_out(name, len(photos))]
         chosen = [self._person(name, photos) for name, photos in held[:: max(1, len(held) // count)][:count]]
-        return [replace(person, seed=seed) for seed in range(seeds) for person in chosen]
+        return [replace(person, seed=seed) for seed in seeds for person in chosen]
 
     def _person(self, name: str, photos: Sequence[Path]) -> Person:
         face = self.generator.analyzer.analyze(photos[0])

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from control import PROMPT, Bench, Person
+from held_out import PROMPT, Bench, Person
 
+from consistentid.evaluation.embedders import DlibFeatures
 from consistentid.evaluation.intervals import mean_estimate
 from consistentid.evaluation.leak import identity_matrix, leak
 from consistentid.evaluation.measured import Measured
@@ -34,8 +35,12 @@ SHOWN = 8  # pictures that are kept
 
 def together(bench: Bench, pairs: Sequence[Pair], size: tuple[int, int] | None) -> list[Portrait]:
     """A picture of every pair, laid out automatically."""
-    settings = GenerationSettings.of(seed=bench.seed, size=size)
-    requests = [GenerationRequest(a.face, PROMPT, settings, donors=Donors(beside=(b.face,))) for a, b in pairs]
+    requests = [
+        GenerationRequest(
+            a.face, PROMPT, GenerationSettings.of(seed=a.seed, size=size), donors=Donors(beside=(b.face,))
+        )
+        for a, b in pairs
+    ]
     return [row[0] for row in bench.generator.generate_batch(requests)]
 
 
@@ -92,11 +97,11 @@ def main() -> None:
     parser.add_argument("--sizes", type=size_of, nargs="*", default=[None])
     parser.add_argument("--out", type=Path, default=Path("out/pairs.json"))
     arguments = parser.parse_args()
-    bench = Bench(arguments.model, seed=arguments.seed)
-    people = bench.people(arguments.photos, arguments.pairs)
+    bench = Bench(arguments.model, embedder=DlibFeatures())
+    people = bench.people(arguments.photos, arguments.pairs, seeds=[arguments.seed])
     pairs = list(zip(people, [*people[1:], people[0]], strict=True))  # everybody is in two pairs, once on each side
-    alone = {person.name: found for person, found in zip(people, bench.plain(people), strict=True)}
-    blends = bench.portraits((a.face, Donors(blend=b.face), {}) for a, b in pairs)
+    alone = {person.name: found for person, found in zip(people, bench.portraits(people), strict=True)}
+    blends = bench.portraits(people, [Donors(blend=b.face) for _, b in pairs])
     report = {"a blend in both places": scores(pairs, [[one, one] for one in blends], alone)}
     print(report, flush=True)
     for size in arguments.sizes:
