@@ -11,7 +11,7 @@ from consistentid.dataset.samples import Batch, Rows
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.conditions import ComparisonDraws, Kept
 
-_READILY = {"face": 1.4, "ears": 1.6, "eyes": 1.8, "nose": 0.4, "mouth": 1.6}
+_READILY = {"face": 1.2, "ears": 1.6, "eyes": 1.6, "nose": 0.6, "mouth": 1.6}
 _OTHERS = 0.5  # how much more readily regions of somebody else are
 _EXAGGERATION = 1.5  # the largest weight of a region
 _EMPHASIS = 2.5  # what a comparison with that weight counts, of one with 1
