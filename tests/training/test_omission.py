@@ -37,6 +37,9 @@ def test_only_what_may_be_is_left_out_of_as_many_samples_as_asked() -> None:
     rows, regions = chosen(allowed, order, count=5)
     assert sorted(rows.tolist()) == [0, 1]
     assert {REGION_NAMES[region] for region in regions} <= {"ears", "eyes", "nose"}
+    many = torch.rand(200, len(REGION_NAMES), generator=torch.Generator().manual_seed(1))
+    _, regions = chosen(torch.ones_like(many, dtype=torch.bool), many, count=200)
+    assert {REGION_NAMES[region] for region in regions} == set(REGION_NAMES) - {"face"}
     assert len(chosen(torch.ones_like(allowed), order, count=3)[0]) == 3
     assert not len(chosen(torch.zeros_like(allowed), order, count=3)[0])
 
