@@ -99,8 +99,8 @@ def _exactly(images: Tensor) -> torch.autocast:
 
 
 def _jittered(theta: Float[Tensor, "b 2 3"], jitter: Float[Tensor, "b 3"]) -> Float[Tensor, "b 2 3"]:
-    zoomed = theta[:, :, :2] * (1 + _ZOOM * jitter[:, :1, None])
-    return torch.cat([zoomed, theta[:, :, 2:] + _SHIFT * jitter[:, 1:, None]], dim=2)
+    scaled = theta[:, :, :2] * (1 + _ZOOM * jitter[:, :1, None])
+    return torch.cat([scaled, theta[:, :, 2:] + _SHIFT * jitter[:, 1:, None]], dim=2)
 
 
 def _sampled(
