@@ -298,6 +298,8 @@ def main() -> None:
         parser.error("--single: people with one photo have no other to compare with; leave several out of --parts")
     if not (arguments.photos / "portraits.jsonl").is_file():
         parser.error(f"{arguments.photos} has no portraits.jsonl")
+    if arguments.seeds < 1 or arguments.first_seed < 0:
+        parser.error("--seeds is at least 1, --first-seed at least 0")
     bench = Bench(arguments.model, embedder=EMBEDDERS[arguments.regions]())
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     people = bench.people(arguments.photos, arguments.people, seeds=seeds, single=arguments.single)

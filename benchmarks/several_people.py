@@ -97,6 +97,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=size_of, nargs="*", default=[None])
     parser.add_argument("--out", type=Path, default=Path("out/pairs.json"))
     arguments = parser.parse_args()
+    if not (arguments.photos / "portraits.jsonl").is_file():
+        parser.error(f"{arguments.photos} has no portraits.jsonl")
     bench = Bench(arguments.model, embedder=DlibFeatures())
     people = bench.people(arguments.photos, arguments.pairs, seeds=[arguments.seed])
     pairs = list(zip(people, [*people[1:], people[0]], strict=True))  # everybody is in two pairs, once on each side
