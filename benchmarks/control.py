@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from held_out import PROMPT, Bench, Person
+from held_out import PROMPT, Bench, Person, photos_folder
 from PIL import Image, ImageEnhance, ImageFilter
 
 from consistentid.evaluation.embedders import DlibFeatures, ImageEmbedder
@@ -282,7 +282,7 @@ CHECKS = {"weights": weights, "mixing": mixing, "morph": morph, "several": sever
 def main() -> None:
     """Run the chosen parts and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", type=photos_folder)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--people", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=1, help="how many")
@@ -296,8 +296,6 @@ def main() -> None:
         parser.error(f"--parts knows {', '.join(CHECKS)}, not {', '.join(sorted(unknown))}")
     if arguments.single and "several" in arguments.parts.split(","):
         parser.error("--single: people with one photo have no other to compare with; leave several out of --parts")
-    if not (arguments.photos / "portraits.jsonl").is_file():
-        parser.error(f"{arguments.photos} has no portraits.jsonl")
     if arguments.seeds < 1 or arguments.first_seed < 0:
         parser.error("--seeds is at least 1, --first-seed at least 0")
     bench = Bench(arguments.model, embedder=EMBEDDERS[arguments.regions]())

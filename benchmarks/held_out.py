@@ -1,6 +1,7 @@
 """Held-out people, their portraits by a model, and what is measured on both; for `control.py`."""
 
 import json
+from argparse import ArgumentTypeError
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,13 @@ class Person:
     face: FaceAnalysis
     photo: Measured
     other: Measured | None
+
+
+def photos_folder(text: str) -> Path:
+    """The argument PHOTOS; for argparse."""
+    if not (Path(text) / "portraits.jsonl").is_file():
+        raise ArgumentTypeError(f"{text} has no portraits.jsonl")
+    return Path(text)
 
 
 class Bench:

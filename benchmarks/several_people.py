@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from held_out import PROMPT, Bench, Person
+from held_out import PROMPT, Bench, Person, photos_folder
 
 from consistentid.evaluation.embedders import DlibFeatures
 from consistentid.evaluation.intervals import mean_estimate
@@ -90,15 +90,13 @@ def size_of(text: str) -> tuple[int, int]:
 def main() -> None:
     """Draw the pairs in every size and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", type=photos_folder)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sizes", type=size_of, nargs="*", default=[None])
     parser.add_argument("--out", type=Path, default=Path("out/pairs.json"))
     arguments = parser.parse_args()
-    if not (arguments.photos / "portraits.jsonl").is_file():
-        parser.error(f"{arguments.photos} has no portraits.jsonl")
     bench = Bench(arguments.model, embedder=DlibFeatures())
     people = bench.people(arguments.photos, arguments.pairs, seeds=[arguments.seed])
     pairs = list(zip(people, [*people[1:], people[0]], strict=True))  # everybody is in two pairs, once on each side
