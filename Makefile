@@ -47,6 +47,7 @@ format: setup  ## format and fix what can be fixed
 
 types: setup  ## mypy, strict
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks scripts
 
 docs: .venv/.docs  ## the documentation site, into site/
 	$(BIN)/zensical build --clean --strict

@@ -14,8 +14,8 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,82 +23,19 @@ from typing import Any
 import numpy as np
 from held_out import PROMPT, Bench, Person, photos_folder
 from PIL import Image, ImageEnhance, ImageFilter
+from similarity import KINDS, PARTS, estimated, likeness, named, of_part, others, regional, slope
 
 from consistentid.evaluation.embedders import DlibFeatures, ImageEmbedder
 from consistentid.evaluation.facenet import FaceNetFeatures
-from consistentid.evaluation.fgis import region_similarity
 from consistentid.evaluation.intervals import mean_estimate, paired_difference
 from consistentid.evaluation.measured import Measured
-from consistentid.evaluation.recognisers import DlibRecogniser
-from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.donors import Donors
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 
 WEIGHTS = (0.0, 1.0, 1.5)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-PARTS = (*REGION_NAMES, "identity")
 EMBEDDERS: dict[str, type[ImageEmbedder]] = {"dlib": DlibFeatures, "facenet": FaceNetFeatures}
-
-
-def in_squares(row: Sequence[Measured]) -> list[Measured]:
-    """Regions as squares with what is around them, which no parser outlines."""
-    return [replace(one, regions=one.squares) for one in row]
-
-
-def centred(row: Sequence[Measured]) -> list[Measured]:
-    """Region embeddings of one kind of picture less their mean over people."""
-    seen = {name: [one.regions[name] for one in row if name in one.regions] for name in REGION_NAMES}
-    means = {name: np.mean(values, 0) for name, values in seen.items() if values}
-    return [replace(one, regions={name: value - means[name] for name, value in one.regions.items()}) for one in row]
-
-
-KINDS: dict[str, Callable[[Sequence[Measured]], Sequence[Measured]]] = {
-    "fgis": list,
-    "centred": centred,
-    "squares": in_squares,
-    "squares, centred": lambda row: centred(in_squares(row)),
-}
-
-
-def likeness(a: Measured, b: Measured) -> float:
-    """Cosine of identity embeddings; NaN without a face."""
-    pair = [each.identity.get(DlibRecogniser.name) for each in (a, b)]
-    if any(each is None for each in pair):
-        return float("nan")
-    return float(pair[0] @ pair[1] / np.linalg.norm(pair[0]) / np.linalg.norm(pair[1]))
-
-
-def regional(a: Measured, b: Measured, regions: Iterable[str]) -> float:
-    """Mean similarity of some regions; NaN when none is seen in both."""
-    found = region_similarity(a.regions, b.regions).regions
-    values = [found[name] for name in regions if name in found]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def of_part(part: str) -> Callable[[Measured, Measured], float]:
-    """The similarity that a part's control is about."""
-    return likeness if part == "identity" else partial(regional, regions=(part,))
-
-
-def others(part: str) -> tuple[str, ...]:
-    """All regions but one; for the overall identity, all."""
-    return tuple(name for name in REGION_NAMES if name != part)
-
-
-def named(people: Sequence[Person], values: Iterable[float]) -> dict[str, float]:
-    """Each person's mean over seeds, NaN left out."""
-    found = defaultdict(list)
-    for person, value in zip(people, values, strict=True):
-        if np.isfinite(value):
-            found[person.name].append(value)
-    return {name: float(np.mean(row)) for name, row in found.items()}
-
-
-def slope(xs: Sequence[float], rows: np.ndarray) -> np.ndarray:
-    """Least-squares slope of each row, NaN where a value is."""
-    centred = np.array(xs) - np.mean(xs)
-    return rows @ centred / (centred @ centred)
 
 
 def weights(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
@@ -138,11 +75,6 @@ def weighted(
         "slope": estimated(people, slope(WEIGHTS, own)),
         "slope of the other regions": estimated(people, slope(WEIGHTS, rest)),
     }
-
-
-def estimated(people: Sequence[Person], values: Iterable[float]) -> dict[str, float]:
-    """Mean over people with its interval."""
-    return asdict(mean_estimate(named(people, values)))
 
 
 def mixing(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
@@ -193,8 +125,7 @@ def morph(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
 
 def several(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     """Likeness to another real photo, from one or three bad photos: nobody in this set has more than two photos."""
-    analyze = bench.generator.analyzer.analyze
-    spoilt_ones = {p.name: [analyze(spoilt(p.face.image, k)) for k in range(3)] for p in people if not p.seed}
+    spoilt_ones = {p.name: [bench.analyze(spoilt(p.face.image, k)) for k in range(3)] for p in people if not p.seed}
     bad = [spoilt_ones[person.name] for person in people]
     first, more = [one[0] for one in bad], [Donors(same=(one[1], one[2])) for one in bad]
     made = {"one bad photo": bench.portraits(people, faces=first)}

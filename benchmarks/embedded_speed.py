@@ -42,6 +42,7 @@ def main() -> None:
     preset = PRESETS["embedded"]
     generator = PortraitGenerator.from_pretrained("embedded", cache=False)
     pipeline = StableDiffusionPipeline.from_pretrained(embedded_folder())
+    assert preset.scheduler is not None
     pipeline.scheduler = scheduler_named(preset.scheduler, like=pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     optimise(pipeline, Optimisation())  # memory layout and type of the weights as in the generator

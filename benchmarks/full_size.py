@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from consistentid.identity.adapter import IdentityAdapter
-from consistentid.identity.config import AdapterConfig
+from consistentid.identity.config import AdapterConfig, Family
 from consistentid.identity.image_encoder import ClipImageEncoder
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "parity" / "tokenizer"
@@ -101,7 +101,7 @@ def released_state(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype = torc
     return parts
 
 
-def adapter(base: str, model: nn.Module) -> IdentityAdapter:
+def adapter(base: Family, model: nn.Module) -> IdentityAdapter:
     """An identity adapter of the released layout for a U-Net."""
     return IdentityAdapter.new(AdapterConfig.preset(base), model)
 

@@ -25,6 +25,7 @@ from consistentid.generation.loading import embedded_folder
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.resolve import native_size
 from consistentid.generation.settings import GenerationSettings
+from consistentid.images import PhotoSource
 
 PROMPT = "a portrait photo of a person"
 _SHIFTS = ((0, 0), (1, 0), (0, 1), (1, 1))  # px, to the right and downwards
@@ -71,10 +72,15 @@ class Bench:
         return [replace(person, seed=seed) for seed in seeds for person in chosen]
 
     def _person(self, name: str, photos: Sequence[Path]) -> Person:
-        face = self.generator.analyzer.analyze(photos[0])
+        face = self.analyze(photos[0])
         shown = self.generator.prepare(GenerationRequest(face, PROMPT)).embeddings.conditioning.regions[0]
         photo, *others = (self.judge.measure(one) for one in photos[:2])
         return Person(0, name, shown, face, photo, others[0] if others else None)
+
+    def analyze(self, photo: PhotoSource) -> FaceAnalysis:
+        """A photo by the model's own analyzer."""
+        assert self.generator.analyzer is not None  # `from_pretrained` makes one
+        return self.generator.analyzer.analyze(photo)
 
     def portraits(
         self,

@@ -29,6 +29,7 @@ from consistentid.generation.optimisation import Optimisation, optimise
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 from consistentid.identity.conditioner import Conditioner
+from consistentid.identity.image_encoder import ClipImageEncoder
 from consistentid.identity.layout import attention_layers
 from consistentid.identity.reference import reference_images
 
@@ -79,6 +80,7 @@ def conditioned_one_by_one(conditioner: Conditioner, analysis: FaceAnalysis) -> 
     Its projector, which runs besides, is left out; ours is not.
     """
     encoder = conditioner.image_encoder
+    assert isinstance(encoder, ClipImageEncoder)
 
     def states(pixels: torch.Tensor) -> torch.Tensor:
         return encoder.model(pixels, output_hidden_states=True).hidden_states[-2]
@@ -116,7 +118,7 @@ def measure(options: argparse.Namespace) -> Times:
     pipeline, encoder = full_size.sd15_pipeline(), full_size.clip_vit_h()
     adapter = full_size.adapter("sd15", pipeline.unet)
     options.face, times = face(), Times()
-    times.clock = CLOCKS[options.clock]  # type: ignore[method-assign]
+    times.clock = CLOCKS[options.clock]
     generator = generation(pipeline, adapter, encoder)
     conditioner = generator.conditioner
     times.take("conditioning, one by one", lambda: conditioned_one_by_one(conditioner, options.face))
@@ -198,7 +200,7 @@ def unet_call(
 def sdxl(options: argparse.Namespace) -> Times:
     """Steps of SDXL's U-Net in bfloat16, alone and with the adapter."""
     dtype, times = torch.bfloat16, Times()
-    times.clock = CLOCKS[options.clock]  # type: ignore[method-assign]
+    times.clock = CLOCKS[options.clock]
     unet = full_size.unet("sdxl", dtype)
     adapter = full_size.adapter("sdxl", unet)
     adapter.load_state({key: value.to(dtype) for key, value in adapter.state().items()})

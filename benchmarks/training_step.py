@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from consistentid.dataset.samples import Batch
 from consistentid.devices import is_fast_in_bfloat16
 from consistentid.identity.attention_maps import AttentionRecorder, cross_attention_layers
-from consistentid.identity.config import AdapterConfig, Quirks
+from consistentid.identity.config import AdapterConfig, Family, Quirks
 from consistentid.training.adapter.base import EMBEDDED, BaseModel, load_base, starting_adapter
 from consistentid.training.prediction import TrainingModels
 from consistentid.training.share import Share
@@ -50,7 +50,7 @@ def base_model(name: str) -> BaseModel:
     return BaseModel(pipeline.unet, pipeline.vae, (pipeline.text_encoder,), (pipeline.tokenizer,), scheduler)
 
 
-def stepper(name: str, base: BaseModel) -> Callable[[float], float]:
+def stepper(name: Family, base: BaseModel) -> Callable[[float], float]:
     """A function that makes a step with a weight of eq. 1 and returns its seconds."""
     config = (
         AdapterConfig.load(EMBEDDED / "adapter" / "config.json")
@@ -113,7 +113,7 @@ def memory_of(name: str, weight: float) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def measure_memory(name: str, weight: float) -> None:
+def measure_memory(name: Family, weight: float) -> None:
     """Print how far the peak of some steps lies above the loaded models."""
     step = stepper(name, base_model(name))
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading

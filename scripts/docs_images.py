@@ -164,12 +164,14 @@ class Illustrator:
 def _training_batch(folder: Path) -> Picture:
     from consistentid.dataset.builder import build_dataset
     from consistentid.dataset.settings import BuildSettings
+    from consistentid.training.adapter.config import AdapterTrainingConfig
     from consistentid.training.adapter.trainer import AdapterTrainer
     from consistentid.training.run import load_config
     from consistentid.training.step import noised
 
     build_dataset([PHOTO.parent], folder / "data", settings=BuildSettings())
     config = load_config(ROOT / "configs" / "embedded-adapter.yaml").model_copy(update={"dataset": folder / "data"})
+    assert isinstance(config, AdapterTrainingConfig)
     trainer = AdapterTrainer(config)
     index = next(i for i, record in enumerate(trainer.dataset) if PHOTO.name in record.origin)
     target = trainer.photos.target(index, 0)

@@ -30,7 +30,7 @@ from consistentid.faces.regions import fill_contours
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
-from consistentid.identity.config import AdapterConfig
+from consistentid.identity.config import AdapterConfig, Family
 from consistentid.identity.facial_encoder import FacialEncoder
 from consistentid.identity.image_encoder import ClipImageEncoder
 from consistentid.identity.layout import ip_adapter_shapes
@@ -121,13 +121,14 @@ class Fixtures:
 
 def cases(fixtures: Fixtures) -> Iterator[Case]:
     """Every comparison that the folder has numbers for."""
-    for file, listed in {
+    kinds: dict[str, Callable[[Fixtures], Iterator[Case]]] = {
         "modules.npz": _module_cases,
         "masks.npz": _mask_cases,
         "text_cases.json": _text_cases,
         "e2e_sd15.npz": partial(_generation_cases, base="sd15"),
         "e2e_sdxl.npz": partial(_generation_cases, base="sdxl"),
-    }.items():
+    }
+    for file, listed in kinds.items():
         try:
             yield from list(listed(fixtures))
         except Exception as problem:  # noqa: BLE001  a file that cannot be read is one failed case
@@ -155,7 +156,7 @@ def _text_cases(fixtures: Fixtures) -> Iterator[Case]:
         yield Case(f"text.{name}", 0, partial(_text, fixtures, text))
 
 
-def _generation_cases(fixtures: Fixtures, base: str) -> Iterator[Case]:
+def _generation_cases(fixtures: Fixtures, base: Family) -> Iterator[Case]:
     described, file = fixtures.json("cases.json", {}), f"e2e_{base}"
     more = described.get(f"{file}.npz", described.get(file, {}))
     for name, expected in fixtures.numbers(f"{file}.npz").items():
@@ -180,9 +181,9 @@ def _module(fixtures: Fixtures, name: str, expected: np.ndarray) -> float:
     kind, _, rest = name.partition(".")
     if kind == "image_proj":
         base, _, variant = rest.partition(".")
-        return _error(_identity_tokens(fixtures, base, shortcut=variant == "shortcut"), expected)
+        return _error(_identity_tokens(fixtures, _family(base), shortcut=variant == "shortcut"), expected)
     if kind == "facial_encoder":
-        return _error(_fused_text(fixtures, rest)[:, ROWS], expected)
+        return _error(_fused_text(fixtures, _family(rest))[:, ROWS], expected)
     if kind == "attn":
         return _error(_attention(fixtures, rest), expected)
     if kind == "loss":
@@ -190,7 +191,14 @@ def _module(fixtures: Fixtures, name: str, expected: np.ndarray) -> float:
     raise InvalidData(f"no comparison is known for {name}; give one of image_proj, facial_encoder, attn, loss")
 
 
-def _identity_tokens(fixtures: Fixtures, base: str, *, shortcut: bool) -> Tensor:
+def _family(name: str) -> Family:
+    released: dict[str, Family] = {"sd15": "sd15", "sdxl": "sdxl"}
+    if name not in released:
+        raise InvalidData(f"no checkpoint of {name} was released; give one of {', '.join(released)}")
+    return released[name]
+
+
+def _identity_tokens(fixtures: Fixtures, base: Family, *, shortcut: bool) -> Tensor:
     from diffusers import UNet2DConditionModel
 
     weights = fixtures.rebuild.checkpoint_part("image_proj.", _image_proj(fixtures, base))
@@ -203,12 +211,12 @@ def _identity_tokens(fixtures: Fixtures, base: str, *, shortcut: bool) -> Tensor
     return tokens
 
 
-def _image_proj(fixtures: Fixtures, base: str) -> dict[str, list[int]]:
+def _image_proj(fixtures: Fixtures, base: Family) -> dict[str, list[int]]:
     shapes: dict[str, list[int]] = fixtures.manifest[base]["image_proj"]
     return shapes
 
 
-def _facial_encoder(fixtures: Fixtures, base: str) -> FacialEncoder:
+def _facial_encoder(fixtures: Fixtures, base: Family) -> FacialEncoder:
     with torch.device("meta"):
         encoder = FacialEncoder.from_adapter_config(AdapterConfig.preset(base))
     weights = fixtures.rebuild.checkpoint_part("facial_encoder.", fixtures.manifest[base]["FacialEncoder"])
@@ -216,7 +224,7 @@ def _facial_encoder(fixtures: Fixtures, base: str) -> FacialEncoder:
     return encoder.eval()
 
 
-def _fused_text(fixtures: Fixtures, base: str) -> Tensor:
+def _fused_text(fixtures: Fixtures, base: Family) -> Tensor:
     encoder = _facial_encoder(fixtures, base)
     text = fixtures.tensor("in.prompt", (2, 77, encoder.config.text_dim))
     fused: Tensor = encoder(text, fixtures.tensor("in.regions", (2, 5, 257, 1280)), POSITIONS, VALID)
@@ -291,7 +299,7 @@ def _text(fixtures: Fixtures, case: dict[str, Any]) -> float:
     return sum(ours != theirs for ours, theirs in pairs) / len(pairs)
 
 
-def _generation(fixtures: Fixtures, base: str, asked: dict[str, Any] | None, expected: np.ndarray) -> float:
+def _generation(fixtures: Fixtures, base: Family, asked: dict[str, Any] | None, expected: np.ndarray) -> float:
     """The call that docs/parity.md shows."""
     if asked is None:
         raise InvalidData("no prompt is known for this generation; describe it in cases.json")
@@ -316,7 +324,7 @@ def _generation(fixtures: Fixtures, base: str, asked: dict[str, Any] | None, exp
     return _error(portrait.latents[None], expected)
 
 
-def tiny_generator(fixtures: Fixtures, base: str) -> PortraitGenerator:
+def tiny_generator(fixtures: Fixtures, base: Family) -> PortraitGenerator:
     """A generator in official mode on a tiny base model, with weights of the released layout."""
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 

@@ -12,6 +12,7 @@ from consistentid.faces.regions import REGION_NAMES
 HEAD_WIDTH = 64  # of every attention head in the projector and the FacialEncoder; diffusers' loader assumes it
 NUM_IDENTITY_TOKENS = 4  # the IP-Adapter-FaceID-Plus loader of diffusers knows no other number
 PROJECTOR_DEPTH = 4  # likewise
+Family = Literal["sd15", "sdxl", "embedded"]
 MAX_STRENGTH = 2.0  # of a region, see `AdapterConfig.region_strength`
 
 
@@ -117,7 +118,7 @@ class AdapterConfig(BaseModel):
 
     format_version: Literal[1] = 1
     mode: Literal["official", "aligned"] = "aligned"
-    base: Literal["sd15", "sdxl", "embedded"]
+    base: Family
     identity_dim: int = Field(gt=0)
     image_dim: int = Field(gt=0)
     image_tokens: int = Field(gt=0)
@@ -154,7 +155,7 @@ class AdapterConfig(BaseModel):
         return round(self.merge_fraction * steps) if self.merge_fraction > 0 else -1
 
     @classmethod
-    def preset(cls, base: Literal["sd15", "sdxl", "embedded"], **changes: Any) -> Self:
+    def preset(cls, base: Family, **changes: Any) -> Self:
         """The released layouts (`sd15`, `sdxl`) or the embedded model's, with changes."""
         return cls.model_validate({**_PRESETS[base], "base": base, **changes})
 
