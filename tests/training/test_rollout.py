@@ -10,7 +10,7 @@ from consistentid.dataset.samples import Batch, Looks
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.loading import embedded_folder
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
-from consistentid.training.compared import Compared
+from consistentid.training.compared import Compared, weighted_regions
 from consistentid.training.conditions import ComparisonDraws, Draws, Kept
 from consistentid.training.embedded.sampler import StoreSampler
 from consistentid.training.prediction import TrainingModels, predict
@@ -98,8 +98,12 @@ def test_regions_of_somebody_else_are_compared_first(batch: Batch) -> None:
     mixed = replace(batch, told=told, looks=replace(batch.looks, known=known))
     compared = Compared.choose(mixed, kept, draws, count=1)
     assert torch.nonzero(compared.regions).tolist() == [[0, _NOSE], [1, _NOSE]]
-    assert torch.nonzero(compared.weights != 1).tolist() == [[0, _NOSE]]
-    assert float(compared.weights[0, _NOSE]) == 1.5
+    weights = weighted_regions(compared, kept, strength={})
+    assert torch.nonzero(weights != 1).tolist() == [[0, _NOSE]]
+    assert float(weights[0, _NOSE]) == 1.5
+    weaker = weighted_regions(compared, kept, strength={"nose": 0.4, "eyes": 0.5})
+    assert weaker[:, _NOSE].tolist() == pytest.approx([0.6, 0.4, 0.4])
+    assert weaker[:, _EYES].tolist() == [0.5] * 3
     assert Compared.choose(replace(batch, looks=None), kept, draws, count=1) is None
 
 
@@ -117,6 +121,18 @@ def test_weights_change_what_the_u_net_is_told(models: TrainingModels, batch: Ba
     assert torch.allclose(nothing, without, atol=1e-5)
     assert not torch.equal(nothing, usual)
     assert (more != usual).flatten(1).any(1).tolist() == [True, False, False]
+
+
+def test_tokens_are_told_as_strongly_as_the_configuration_says(judging: TrainingModels, batch: Batch) -> None:
+    weak = _CONFIG.model_copy(update={"region_strength": dict.fromkeys(REGION_NAMES, 0.1)})
+    draws = _draws(judging, batch)
+    with torch.no_grad():
+        whole, weakly = (training_step(judging, batch, draws, config=config) for config in (_CONFIG, weak))
+        assert not torch.equal(whole.noise, weakly.noise)
+        assert not torch.equal(whole.drawn_regions, weakly.drawn_regions)
+    every = _kept(batch)
+    assert weighted_regions(None, every, strength={}) is None
+    assert weighted_regions(None, every, strength={"eyes": 0.5})[:, _EYES].tolist() == [0.5] * 3
 
 
 @pytest.mark.parametrize("alone", [{"rollouts": 2}, {"drawn_regions_weight": 1.0}, {"drawn_identity_weight": 1.0}])

@@ -1,5 +1,6 @@
 """Which regions of a sample are compared with how they are to look, how they are cut out, and how strongly told."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +12,7 @@ from consistentid.dataset.samples import Batch, Rows
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.training.conditions import ComparisonDraws, Kept
 
-_READILY = {"face": 1.2, "ears": 1.6, "eyes": 1.6, "nose": 0.6, "mouth": 1.6}
+_READILY = {"face": 1.3, "ears": 1.8, "eyes": 1.8, "nose": 0.5, "mouth": 1.5}
 _OTHERS = 0.5  # how much more readily regions of somebody else are
 _EXAGGERATION = 1.5  # the largest weight of a region
 _EMPHASIS = 2.5  # what a comparison with that weight counts, of one with 1
@@ -46,11 +47,23 @@ class Compared(Rows):
         return cls(first & allowed, draws.outlined, draws.exaggerated)
 
     @property
-    def weights(self) -> Float[Tensor, "b n"]:
-        """Of every region in the text, as of `Conditioning.with_weights`."""
-        return torch.where(self.regions & self.exaggerated[:, None], _EXAGGERATION, 1.0)
-
-    @property
     def counts(self) -> Float[Tensor, " b"]:
         """What each comparison of a sample counts in the loss."""
         return torch.where(self.exaggerated, _EMPHASIS, 1.0)
+
+
+def weighted_regions(
+    compared: Compared | None, kept: Kept, *, strength: Mapping[str, float]
+) -> Float[Tensor, "b n"] | None:
+    """The weight of every region's token, as of `Conditioning.with_weights`; None: all have 1.
+
+    Args:
+        compared: which regions may have the largest weight; None: none has.
+        kept: of the conditions.
+        strength: see `StepConfig.region_strength`.
+    """
+    if compared is None and not strength:
+        return None
+    largest = kept.regions & False if compared is None else compared.regions & compared.exaggerated[:, None]
+    told = torch.tensor([strength.get(name, 1.0) for name in REGION_NAMES], device=largest.device)
+    return told * torch.where(largest, _EXAGGERATION, 1.0)

@@ -35,6 +35,7 @@ class Losses:
     prior: Tensor | None = None
     contrast: Tensor | None = None
     omission: Tensor | None = None
+    spill: Tensor | None = None
     identity: Tensor | None = None
     regions: Tensor | None = None
     drawn_identity: Tensor | None = None

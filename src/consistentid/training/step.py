@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from consistentid.dataset.samples import Batch
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.attention_maps import AttentionRecorder
-from consistentid.training.compared import Compared
+from consistentid.training.compared import Compared, weighted_regions
 from consistentid.training.conditions import ComparisonDraws, Draws, Kept, RolloutDraws, keep
 from consistentid.training.losses import (
     Losses,
@@ -22,7 +22,7 @@ from consistentid.training.losses import (
     share_loss,
     signal_to_noise,
 )
-from consistentid.training.omission import omission_loss
+from consistentid.training.omission import omission_losses
 from consistentid.training.prediction import TrainingModels, predict
 from consistentid.training.rollout import ENDS, rolled_out
 from consistentid.training.step_config import StepConfig
@@ -40,7 +40,7 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
     models.adapter.set_scale(kept.scale)
     compared = Compared.choose(batch, kept, draws.comparison, count=config.compared) if config.regions_weight else None
     recorder = models.recorder if config.looks_at_attention and kept.fused else None
-    token_weights = compared.weights if compared else None
+    token_weights = weighted_regions(compared, kept, strength=config.region_strength)
     with recorder.recording() if recorder else nullcontext():
         prediction = predict(models, batch, kept, noisy, timesteps, weights=token_weights)
     weights = _noise_weights(models.scheduler, timesteps, config=config)
@@ -54,9 +54,7 @@ def training_step(models: TrainingModels, batch: Batch, draws: Draws, *, config:
         seen = Seen(batch, batch.told, kept, clean, noisy, timesteps)
         parts |= taught(seen, models.prior, models.scheduler, config=config)
         if draws.omission is not None:
-            parts["omission"] = omission_loss(
-                models, seen, draws.omission, count=config.omissions, weights=token_weights
-            )
+            parts |= omission_losses(models, seen, draws.omission, config=config, weights=token_weights)
         shown = visible(batch, timesteps, models.scheduler, config=config)
         parts |= _recognised(models, Judged(batch, kept, compared, draws.jitter, clean, shown), draws, config=config)
     parts = {name: loss for name, loss in parts.items() if getattr(config, f"{name}_weight")}

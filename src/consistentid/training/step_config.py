@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from consistentid.faces.regions import REGION_NAMES
+from consistentid.identity.config import RegionStrength
 from consistentid.training.conditions import ConditionDropout
 from consistentid.training.losses import LOCALISATION_WEIGHT
 
@@ -28,6 +29,7 @@ class StepConfig(ConditionDropout):
         stranger_from: the same for strangers, whose noisy latents show somebody else when there is less noise.
         contrast_weight: of what a stranger's reference and text must change in the prediction, at any noise.
         omission_weight: of what a single region's token must change, see `omission`; 0 leaves it out.
+        spill_weight: of the share of such a change that is where other regions are; 0 leaves it out.
         omissions: how many samples of a step are predicted again without one, at most.
         identity_weight: of whom the recogniser sees in the predicted clean latents; 0 leaves it out.
         regions_weight: of how FGIS's embedder sees one region in them; 0 leaves it out.
@@ -37,6 +39,8 @@ class StepConfig(ConditionDropout):
         compared: in how many regions each sample is.
         outlined: how often a region is seen in the parser's outline, not in a box.
         exaggerated: how often the tokens of the compared regions have the largest weight.
+        region_strength: how far each region's token moves its word when its weight is 1, as `AdapterConfig` says of the
+            finished model; 1, also for those left out, tells the tokens whole.
     """
 
     foreground: float = Field(default=0.5, ge=0, le=1)
@@ -51,6 +55,7 @@ class StepConfig(ConditionDropout):
     stranger_from: float = Field(default=0.9, ge=0, lt=1)
     contrast_weight: float = Field(default=0.0, ge=0)
     omission_weight: float = Field(default=0.0, ge=0)
+    spill_weight: float = Field(default=0.0, ge=0)
     omissions: int = Field(default=0, ge=0)
     identity_weight: float = Field(default=0.0, ge=0)
     regions_weight: float = Field(default=0.0, ge=0)
@@ -60,6 +65,7 @@ class StepConfig(ConditionDropout):
     compared: int = Field(default=1, ge=1, le=len(REGION_NAMES))
     outlined: float = Field(default=0.0, ge=0, le=1)
     exaggerated: float = Field(default=0.0, ge=0, le=1)
+    region_strength: RegionStrength = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _draws_what_it_weighs(self) -> Self:
@@ -73,6 +79,8 @@ class StepConfig(ConditionDropout):
     def _omits_what_it_weighs(self) -> Self:
         if (self.omissions > 0) != (self.omission_weight > 0):
             raise ValueError("omissions and omission_weight go together; give both or none")
+        if self.spill_weight and not self.omissions:
+            raise ValueError("spill_weight needs predictions without a region; give omissions and omission_weight")
         return self
 
     @property

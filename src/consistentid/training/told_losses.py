@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from consistentid.dataset.samples import Batch, Told
+from consistentid.dataset.samples import Batch, Rows, Told
 from consistentid.training.compared import Compared
 from consistentid.training.conditions import Kept
 from consistentid.training.identity_prior import IdentityPrior
@@ -19,7 +19,7 @@ _VISIBLE = 0.98  # share of the noise schedule from which on the noisy latents s
 
 
 @dataclass(frozen=True)
-class Seen:
+class Seen(Rows):
     """What the prior sees of a step: predicted clean latents, of which noisy ones, and what was told."""
 
     batch: Batch
