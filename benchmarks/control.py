@@ -4,10 +4,11 @@ Usage: python benchmarks/control.py PHOTOS [--people 40] [--seeds 1] [--first-se
     [--parts weights,...] [--out FILE]
 
 PHOTOS holds `portraits.jsonl`. Regions are compared by FGIS (consistentid.evaluation.fgis), as it is and centred,
-people by dlib's embedding (cosine); the interval of a mean is a bootstrap over people, each the mean of all seeds. FGIS
-sees sharpness and shade as well as persons; centred, both sides are less the mean over all people of the same kind of
-picture, which leaves the person's own. In squares, regions are compared with what is around them (fgis.region_squares).
-Regions of portraits are seen in four copies each (held_out.Bench.measure).
+people by dlib's embedding (cosine); the interval of a mean is a bootstrap over people, each the mean of all seeds, of
+which everybody has their own (held_out.Bench.people). FGIS sees sharpness and shade as well as persons; centred, both
+sides are less the mean over all people of the same kind of picture, which leaves the person's own. In squares, regions
+are compared with what is around them (fgis.region_squares). Regions of portraits are seen in four copies each
+(held_out.Bench.measure).
 """
 
 import argparse
@@ -125,7 +126,7 @@ def morph(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
 
 def several(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     """Likeness to another real photo, from one or three bad photos: nobody in this set has more than two photos."""
-    spoilt_ones = {p.name: [bench.analyze(spoilt(p.face.image, k)) for k in range(3)] for p in people if not p.seed}
+    spoilt_ones = {p.name: [bench.analyze(spoilt(p.face.image, k)) for k in range(3)] for p in once(people)}
     bad = [spoilt_ones[person.name] for person in people]
     first, more = [one[0] for one in bad], [Donors(same=(one[1], one[2])) for one in bad]
     made = {"one bad photo": bench.portraits(people, faces=first)}
@@ -147,6 +148,11 @@ def several(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     return report
 
 
+def once(people: Sequence[Person]) -> list[Person]:
+    """Everybody with one seed only."""
+    return list({person.name: person for person in people}.values())
+
+
 def spoilt(photo: Image.Image, kind: int) -> Image.Image:
     """A worse photo of the same moment: blurred, small and noisy, or dark and turned."""
     side = min(photo.size)
@@ -161,7 +167,7 @@ def spoilt(photo: Image.Image, kind: int) -> Image.Image:
 
 def ceiling(bench: Bench, people: Sequence[Person]) -> dict[str, Any]:
     """How near the photos themselves come to themselves at the model's size, and after its autoencoder."""
-    some = [person for person in people if not person.seed]
+    some = once(people)
     cut = [bench.framed(person.face) for person in some]
     photos = [person.photo for person in some]
     rows = {
@@ -216,7 +222,7 @@ def main() -> None:
     parser.add_argument("photos", type=photos_folder)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--people", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--seeds", type=int, default=1, help="portraits of each person, by noise of their own")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--regions", choices=EMBEDDERS, default="dlib")
     parser.add_argument("--parts", default=",".join(CHECKS))
