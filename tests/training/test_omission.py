@@ -76,12 +76,8 @@ def test_changes_in_the_place_of_other_regions_are_spilt() -> None:
     masks[:, _FACE], masks[:, _MOUTH, 3, 1:3], masks[:, _EARS, 1, 0] = 1, 1, 1
     masks[:, _FACE, :, 0] = 0
     change = torch.zeros(3, 8, 4, 4)
-    change[:, :, 3, 1], change[:, :, 0, 1], change[:, :, 1, 0], change[:, :, 0, 0] = (
-        1,
-        2,
-        1,
-        100,
-    )  # mouth, skin, ear, hair
+    change[:, :, 3, 1] = change[:, :, 1, 0] = 1  # mouth, ear
+    change[:, :, 0, 1], change[:, :, 0, 0] = 2, 100  # skin, hair
     found = spilt(change, masks, torch.tensor([_MOUTH, _FACE, _EARS]))
     assert found.tolist() == pytest.approx([5 / 6, 2 / 6, 5 / 6])
 

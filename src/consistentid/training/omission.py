@@ -62,9 +62,8 @@ def omission_losses(
     """
     appears = seen.kept.told(seen.told).appears
     assert appears is not None  # where the configuration asks for this
-    allowed = (
-        appears if config.spill_weight else appears & ~_is_face(torch.arange(len(REGION_NAMES))).to(appears.device)
-    )
+    allowed = appears.clone()
+    allowed[:, _FACE] &= config.spill_weight > 0
     rows, regions = chosen(allowed, order, count=config.omissions)
     if not len(rows):
         return dict.fromkeys(("omission", "spill"), 0 * seen.clean.sum())
