@@ -146,7 +146,7 @@ class Draws(Rows):
         everywhere: whether the noise loss looks at the whole picture, not at the person alone.
         jitter: standard normal; of the chips that the recogniser sees.
         comparison: None: regions are not compared.
-        omission: uniform in 0..1, see `omission_loss`; None: no region is left out.
+        omission: uniform in 0..1, see `omission_losses`; None: no region is left out.
         rollout: None: no portraits are drawn from noise.
     """
 
