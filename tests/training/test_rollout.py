@@ -10,6 +10,7 @@ from consistentid.dataset.samples import Batch, Looks
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.loading import embedded_folder
 from consistentid.identity.dlib_image_encoder import DlibImageEncoder
+from consistentid.training.blended import blended
 from consistentid.training.compared import Compared, weighted_regions
 from consistentid.training.conditions import ComparisonDraws, Draws, Kept
 from consistentid.training.embedded.sampler import StoreSampler
@@ -133,6 +134,38 @@ def test_tokens_are_told_as_strongly_as_the_configuration_says(judging: Training
     every = _kept(batch)
     assert weighted_regions(None, every, strength={}) is None
     assert weighted_regions(None, every, strength={"eyes": 0.5})[:, _EYES].tolist() == [0.5] * 3
+
+
+def test_compared_regions_are_blends_with_those_of_the_next(batch: Batch) -> None:
+    assert batch.looks is not None
+    known = batch.looks.known.clone()
+    known[1, _NOSE] = False
+    batch = replace(batch, valid=torch.ones_like(batch.valid), looks=replace(batch.looks, known=known))
+    regions = torch.zeros(3, 5, dtype=torch.bool)
+    regions[:, _NOSE] = True
+    compared = Compared(regions, regions, regions[:, 0])
+    made = blended(batch, compared, torch.tensor([0.5, 0.25, 0.0]))
+    assert made.looks is not None
+    assert made.told is not None
+    assert batch.looks is not None
+    features, looks = batch.region_features, batch.looks.embeddings
+    expected = 0.75 * features[1, _NOSE] + 0.25 * features[2, _NOSE]
+    assert torch.allclose(made.region_features[1, _NOSE], expected, atol=1e-5)
+    assert torch.equal(made.region_features[0], features[0])  # the next shows none
+    assert torch.equal(made.region_features[2], features[2])  # share 0
+    assert torch.equal(made.region_features[:, _EYES], features[:, _EYES])  # not compared
+    for view in range(2):
+        mine, its = (looks[row, _NOSE, view] for row in (1, 2))
+        halves = 0.75 * mine / mine.norm() + 0.25 * its / its.norm()
+        assert torch.allclose(made.looks.embeddings[1, _NOSE, view], halves, atol=1e-5)
+    assert made.told.mixed[1, _NOSE]
+    assert not made.told.mixed[:, _EYES].any()
+    assert blended(batch, None, torch.ones(3)) is batch
+
+
+def test_blends_need_drawn_regions() -> None:
+    with pytest.raises(ValueError, match="blended needs regions compared in portraits drawn from noise"):
+        StepConfig(**_KEEP_ALL, blended=0.5)
 
 
 @pytest.mark.parametrize("alone", [{"rollouts": 2}, {"drawn_regions_weight": 1.0}, {"drawn_identity_weight": 1.0}])

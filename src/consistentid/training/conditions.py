@@ -128,11 +128,13 @@ class RolloutDraws(Rows):
         order: uniform in 0..1; the largest of those that may be chosen are rolled out.
         noise: standard normal, where the way begins.
         ends: share of the noise schedule where it ends.
+        blends: share of the next sample in the compared regions, see `blended`.
     """
 
     order: Float[Tensor, " b"]
     noise: Float[Tensor, "b c h w"]
     ends: Float[Tensor, " b"]
+    blends: Float[Tensor, " b"]
 
 
 @dataclass(frozen=True)

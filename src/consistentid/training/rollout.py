@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from consistentid.dataset.samples import Batch
+from consistentid.training.blended import blended
 from consistentid.training.compared import Compared, weighted_regions
 from consistentid.training.conditions import Draws, Kept, RolloutDraws
 from consistentid.training.losses import NoiseScheduler, clean_latents
@@ -32,6 +33,7 @@ def rolled_out(models: TrainingModels, batch: Batch, draws: Draws, *, config: St
     batch, kept = batch.rows(chosen), draws.kept.of(batch).rows(chosen)
     rollout, comparison, jitter = draws.rollout.rows(chosen), draws.comparison, draws.jitter[chosen]
     compared = Compared.choose(batch, kept, comparison and comparison.rows(chosen), count=config.compared)
+    batch = blended(batch, compared, rollout.blends)
     weights = weighted_regions(compared, kept, strength=config.region_strength)
     noisy, timesteps = _way(models, batch, kept, rollout, weights)
     prediction = predict(models, batch, kept, noisy, timesteps, weights=weights)

@@ -85,7 +85,7 @@ def draw_step(
     everywhere = keep(shape[0], config.foreground, generator)
     jitter = torch.randn(shape[0], 3, generator=generator)
     comparison = _draw_comparison(kept.regions.shape, generator, config=config) if config.compares_regions else None
-    rollout = _draw_rollout(noise, generator) if config.draws_portraits else None
+    rollout = _draw_rollout(noise, generator, config=config) if config.draws_portraits else None
     omission = torch.rand(kept.regions.shape, generator=generator) if config.omissions else None
     return Draws(noise, timesteps, kept, everywhere, jitter, comparison, omission, rollout)
 
@@ -95,10 +95,11 @@ def _draw_comparison(shape: torch.Size, generator: torch.Generator, *, config: S
     return ComparisonDraws(order, outlined < config.outlined, ~keep(shape[0], config.exaggerated, generator))
 
 
-def _draw_rollout(like: Float[Tensor, "b c h w"], generator: torch.Generator) -> RolloutDraws:
+def _draw_rollout(like: Float[Tensor, "b c h w"], generator: torch.Generator, *, config: StepConfig) -> RolloutDraws:
     order, ends = (torch.rand(len(like), generator=generator) for _ in range(2))
     noise = torch.randn(like.shape, generator=generator)
-    return RolloutDraws(order, noise, ENDS[0] + (ENDS[1] - ENDS[0]) * ends)
+    blends = torch.rand(len(like), generator=generator) * ~keep(len(like), config.blended, generator)
+    return RolloutDraws(order, noise, ENDS[0] + (ENDS[1] - ENDS[0]) * ends, blends)
 
 
 def spread(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:

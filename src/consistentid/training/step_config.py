@@ -36,6 +36,7 @@ class StepConfig(ConditionDropout):
         drawn_identity_weight: of whom the recogniser sees in portraits drawn from noise, see `rollout`.
         drawn_regions_weight: of how FGIS's embedder sees regions in them.
         rollouts: how many samples of a step are drawn from noise, at most.
+        blended: how often the compared regions of such a portrait are blends of two people's.
         compared: in how many regions each sample is.
         outlined: how often a region is seen in the parser's outline, not in a box.
         exaggerated: how often the tokens of the compared regions have the largest weight.
@@ -62,6 +63,7 @@ class StepConfig(ConditionDropout):
     drawn_identity_weight: float = Field(default=0.0, ge=0)
     drawn_regions_weight: float = Field(default=0.0, ge=0)
     rollouts: int = Field(default=0, ge=0)
+    blended: float = Field(default=0.0, ge=0, le=1)
     compared: int = Field(default=1, ge=1, le=len(REGION_NAMES))
     outlined: float = Field(default=0.0, ge=0, le=1)
     exaggerated: float = Field(default=0.0, ge=0, le=1)
@@ -73,6 +75,12 @@ class StepConfig(ConditionDropout):
             raise ValueError(
                 "rollouts and one of drawn_identity_weight, drawn_regions_weight go together; give both or none"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _blends_what_it_draws(self) -> Self:
+        if self.blended and not self.drawn_regions_weight:
+            raise ValueError("blended needs regions compared in portraits drawn from noise; give drawn_regions_weight")
         return self
 
     @model_validator(mode="after")
