@@ -40,14 +40,15 @@ def n_best(
 ) -> list[Ranked]:
     """The best `num_images` of a number of candidates, best first.
 
-    Candidate k is drawn with seed + k, and its record says so.
+    Candidate k is drawn with seed + k, and its record says so. Who they should be like is who the identity tokens are
+    of: a blend, several photos, or whoever gives the overall identity.
 
     Args:
         generator: makes and, with its analyzer, measures them.
         request: its `num_images` are kept.
         candidates: how many are drawn.
         look_at: share of the steps after which a denoising run is given up when the previews of its candidates show no
-            face, or faces far less like the photo's than the best preview so far. None: every run is finished. With a
+            face, or faces far less like who was asked for than the best preview so far. None: every run is finished. With a
             `batch_size` of 1, each candidate is given up by itself.
         batch_size: images in one denoising run.
         **options: as in `Renderer.portraits`, without `callback` and `output_type`.
@@ -75,7 +76,7 @@ def n_best(
         except _GivenUp:
             continue
         for portrait in (one for one in made if not one.withheld):
-            scores = score(portrait.image, reference=prepared.analysis, prompt=prompt, analyzer=analyzer)
+            scores = score(portrait.image, identity=watch.identity, prompt=prompt, analyzer=analyzer)
             ranked.append(Ranked(portrait, scores))
     if len(ranked) < keep:
         raise InvalidSettings(
@@ -93,7 +94,7 @@ class _Watch:
         self, generator: PortraitGenerator, prepared: PreparedRequest, analyzer: FaceAnalyzer, *, spare: int
     ) -> None:
         self.pipeline = generator.pipeline
-        self.reference = prepared.analysis
+        self.identity = prepared.embeddings.conditioning.identity[0].float().cpu().numpy()
         self.analyzer = analyzer
         self.spare = spare
         self.best = 0.0
@@ -108,7 +109,7 @@ class _Watch:
                 return
             looked = True
             pictures = decoded(self.pipeline, step.predicted())
-            found = max(likeness(picture, self.reference, detector=self.analyzer.detector) for picture in pictures)
+            found = max(likeness(picture, self.identity, detector=self.analyzer.detector) for picture in pictures)
             if count <= self.spare and (found == 0 or found < self.best - _BEHIND):
                 self.spare -= count
                 raise _GivenUp

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from consistentid.errors import NoFaceFound
-from consistentid.faces.analysis import FaceAnalysis, FaceAnalyzer
+from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.attributes import BACKGROUND_COLOURS, HAIR_COLOURS, measure_attributes
 from consistentid.faces.detection import FaceDetector
 from consistentid.identity.several_photos import quality
@@ -24,7 +24,7 @@ class PortraitScores:
     """What was measured on a portrait; all from 0 to 1.
 
     Attributes:
-        identity: cosine of the recogniser's embeddings of portrait and photo, not below 0.
+        identity: cosine of the recogniser's embedding of the portrait and that which was asked for, not below 0.
         adherence: share of what the prompt asks for (expression, hair, background) that is measured; 1 without any.
         quality: see `several_photos.quality`.
     """
@@ -42,14 +42,16 @@ class PortraitScores:
 NO_FACE = PortraitScores(0.0, 0.0, 0.0)
 
 
-def score(picture: Image.Image, *, reference: FaceAnalysis, prompt: str, analyzer: FaceAnalyzer) -> PortraitScores:
+def score(
+    picture: Image.Image, *, identity: Float[np.ndarray, " d"], prompt: str, analyzer: FaceAnalyzer
+) -> PortraitScores:
     """Measure a portrait; `NO_FACE` when none is found in it.
 
     Args:
         picture: the portrait.
-        reference: whose portrait it should be.
+        identity: the recogniser's embedding of who it should show.
         prompt: what it should show.
-        analyzer: with the recogniser of the reference.
+        analyzer: with the same recogniser.
     """
     try:
         found = analyzer.analyze(enlarged(picture))
@@ -59,16 +61,16 @@ def score(picture: Image.Image, *, reference: FaceAnalysis, prompt: str, analyze
     measured = measure_attributes(found.photo, found.label_map)
     met = [getattr(measured, name) == value for name, value in asked.items()]
     return PortraitScores(
-        identity=_cosine(found.identity_embedding, reference.identity_embedding),
+        identity=_cosine(found.identity_embedding, identity),
         adherence=float(np.mean(met)) if met else 1.0,
         quality=quality(found),
     )
 
 
-def likeness(picture: Image.Image, reference: FaceAnalysis, *, detector: FaceDetector) -> float:
+def likeness(picture: Image.Image, identity: Float[np.ndarray, " d"], *, detector: FaceDetector) -> float:
     """The identity score alone, which is quicker; 0 without a face."""
     faces = detector.detect(np.asarray(enlarged(picture)))
-    return max((_cosine(face.identity_embedding, reference.identity_embedding) for face in faces), default=0.0)
+    return max((_cosine(face.identity_embedding, identity) for face in faces), default=0.0)
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
