@@ -1,5 +1,6 @@
 """Attention of a run: the picture stays, maps are probabilities, numbers follow eq. 1."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from consistentid.generation.attention_sheet import attention_sheet, heat_over, 
 from consistentid.generation.donors import Donors
 from consistentid.generation.explain import Explanation, _inside_less_outside, explain, explain_photo
 from consistentid.generation.generator import PortraitGenerator
+from consistentid.generation.presets import PRESETS
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 from consistentid.identity.attention_maps import AttentionRecorder
@@ -55,6 +57,23 @@ def test_photos_side_by_side_have_tokens_of_their_own(blind: PortraitGenerator, 
     without = explain(blind, GenerationRequest(drawn, PROMPT, GenerationSettings.of(steps=1, identity_scale=0)))[0]
     assert without.tokens == ("face", "ears", "eyes", "nose", "mouth")
     assert without.maps.shape[1] == 5
+
+
+def test_identity_tokens_of_a_giver_are_read_in_the_regions_place(
+    blind: PortraitGenerator, drawn: FaceAnalysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(drawn, identity_embedding=-drawn.identity_embedding)
+    settings = GenerationSettings.of(steps=2, guidance=1.0)
+    preset = replace(PRESETS["sd15"], region_places={"nose": ((0.25, 0.25, 0.75, 0.75),)})
+    monkeypatch.setitem(PRESETS, "sd15", preset)
+    mixed, plain = (
+        explain(blind, GenerationRequest(drawn, PROMPT, settings, donors=donors))[0]
+        for donors in (Donors({"nose": other}), Donors())
+    )
+    assert mixed.tokens == plain.tokens
+    np.testing.assert_allclose(mixed.maps[:, 5:].sum(1), 1, atol=5e-3)  # everybody's shares of a pixel have this sum
+    difference = np.abs(mixed.maps[0, 5:] - plain.maps[0, 5:]).max(0)  # in the first step, latents are still equal
+    assert difference[2:6, 2:6].mean() > 3 * difference[[0, 0, -1, -1], [0, -1, 0, -1]].mean()
 
 
 def test_localisation_is_attention_inside_less_outside() -> None:

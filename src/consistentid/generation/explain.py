@@ -37,7 +37,8 @@ class Attention:
     Attributes:
         picture: what was looked at.
         moments: when, in words.
-        tokens: names of the regions whose words the prompt has, and `identity 1`, `identity 2`, ….
+        tokens: names of the regions whose words the prompt has, and `identity 1`, `identity 2`, …; in the place of a
+            region that somebody else gives, the giver's.
         maps: (s, n, h, w) of every moment and token, at the size of the latents; each sums to its share of attention.
         localisation: of every region that the picture shows: mean attention inside the region minus outside, from -1
             to 1, of the map over all moments (minus eq. 1 of arXiv:2404.16771). Empty when no face is found.

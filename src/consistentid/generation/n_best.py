@@ -48,8 +48,8 @@ def n_best(
         request: its `num_images` are kept.
         candidates: how many are drawn.
         look_at: share of the steps after which a denoising run is given up when the previews of its candidates show no
-            face, or faces far less like who was asked for than the best preview so far. None: every run is finished. With a
-            `batch_size` of 1, each candidate is given up by itself.
+            face, or faces far less like who was asked for than the best preview so far. None: every run is finished.
+            With a `batch_size` of 1, each candidate is given up by itself.
         batch_size: images in one denoising run.
         **options: as in `Renderer.portraits`, without `callback` and `output_type`.
 

@@ -7,11 +7,28 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.image_processor import IPAdapterMaskProcessor
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
 
 _IDENTITY_KEYS = "processor.to_k_ip.0"
+
+
+@dataclass
+class _Seen:
+    """What one layer computed.
+
+    Attributes:
+        projected: outputs of its query and key projections.
+        identity_keys: of the person's identity tokens, and of those of everybody who gives a region.
+        masks: (b, p, h, w) where these act; None: everywhere.
+    """
+
+    projected: dict[str, Tensor] = field(default_factory=dict)
+    identity_keys: list[Tensor] = field(default_factory=list)
+    masks: Tensor | None = None
 
 
 @dataclass
@@ -30,48 +47,82 @@ class AttentionRecorder:
     unet: UNet2DConditionModel
     layers: tuple[str, ...]
     identity: bool = False
-    _kept: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
+    _kept: dict[str, _Seen] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Keep queries and keys of the last forward pass of this block."""
-        self._kept.clear()
-        handles = [
-            self.unet.get_submodule(f"{name}.{projection}").register_forward_hook(self._hook(name, projection))
-            for name in self.layers
-            for projection in ("to_q", "to_k", *([_IDENTITY_KEYS] if self.identity else []))
-        ]
+        self._kept = {name: _Seen() for name in self.layers}
+        handles = [handle for name in self.layers for handle in self._watched(name)]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
+    def _watched(self, name: str) -> Iterator[RemovableHandle]:
+        layer, seen = self.unet.get_submodule(name), self._kept[name]
+        yield layer.register_forward_pre_hook(_beginning(seen), with_kwargs=True)
+        for projection in ("to_q", "to_k"):
+            yield layer.get_submodule(projection).register_forward_hook(_projected(seen, projection))
+        if self.identity:
+            yield layer.get_submodule(_IDENTITY_KEYS).register_forward_hook(_identity_keys(seen))
+
     def maps(self, positions: Int[Tensor, "b n"]) -> Iterator[Float[Tensor, "b h q n"]]:
         """Attention probabilities of the tokens at `positions`, layer by layer, of what was recorded."""
         for name in self.layers:
             layer: Any = self.unet.get_submodule(name)
-            kept = self._kept[name]
+            kept = self._kept[name].projected
             yield token_columns(kept["to_q"], kept["to_k"], positions, heads=layer.heads, scale=layer.scale)
 
     def identity_maps(self) -> Iterator[Float[Tensor, "b h q t"]]:
         """Attention probabilities of the identity tokens, which compete among themselves only, layer by layer.
 
-        Layers that skipped them, because their weight is 0, are left out.
+        In the place of a region that somebody else gives, they are those of the giver's tokens. Layers that skipped
+        them, because their weight is 0, are left out.
         """
         for name in self.layers:
             layer: Any = self.unet.get_submodule(name)
-            kept = self._kept[name]
-            if _IDENTITY_KEYS in kept:
-                keys = kept[_IDENTITY_KEYS].flatten(1, -2)
+            seen = self._kept[name]
+            query = seen.projected["to_q"]
+            columns = []
+            for keys in (each.flatten(1, -2) for each in seen.identity_keys):
                 every = torch.arange(keys.shape[1], device=keys.device).expand(len(keys), -1)
-                yield token_columns(kept["to_q"], keys, every, heads=layer.heads, scale=layer.scale)
+                columns.append(token_columns(query, keys, every, heads=layer.heads, scale=layer.scale))
+            if columns and seen.masks is not None:
+                places = [_in_pixels(mask, query) for mask in seen.masks.unbind(1)]
+                yield torch.stack([place * one for place, one in zip(places, columns, strict=True)]).sum(0)
+            elif columns:
+                yield columns[0]
 
-    def _hook(self, name: str, projection: str) -> Callable[..., None]:
-        def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-            self._kept.setdefault(name, {})[projection] = output
 
-        return keep
+def _beginning(seen: _Seen) -> Callable[..., None]:
+    def forget(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        masks = kwargs.get("ip_adapter_masks")
+        seen.projected, seen.identity_keys = {}, []
+        seen.masks = None if masks is None else masks[0].clone()  # the next phase writes into it
+
+    return forget
+
+
+def _projected(seen: _Seen, projection: str) -> Callable[..., None]:
+    def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
+        seen.projected[projection] = output
+
+    return keep
+
+
+def _identity_keys(seen: _Seen) -> Callable[..., None]:
+    def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
+        seen.identity_keys.append(output)
+
+    return keep
+
+
+def _in_pixels(mask: Float[Tensor, "b h w"], query: Float[Tensor, "b q d"]) -> Float[Tensor, "b 1 q 1"]:
+    """A mask where a layer reads it, as diffusers' attention does."""
+    smaller = IPAdapterMaskProcessor.downsample(mask, len(mask), query.shape[1], 1)
+    return smaller[:, None].to(query)
 
 
 def cross_attention_layers(
