@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from consistentid.errors import InvalidSettings, NoFaceFound
@@ -34,6 +35,18 @@ def test_the_face_changes_and_the_rest_stays(generator: PortraitGenerator, drawn
     left, top, side = round(square.left), round(square.top), round(square.side)
     changed["face"][max(0, top) : top + side, max(0, left) : left + side] = False
     assert not changed["face"].any(), "outside the crop nothing changes"
+
+
+def test_a_cast_of_the_model_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded = PortraitGenerator.from_pretrained("embedded", cache=False)
+    decode, man = embedded.pipeline.vae.decode, embedded.analysed(MAN).analysis
+    asked = GenerationRequest(man, "a man", GenerationSettings.of(steps=6))
+    before = np.asarray(put_into(embedded, asked, MAN)[0].image, float)
+    red = torch.tensor([-0.2, 0.0, 0.0])[:, None, None]
+    monkeypatch.setattr(embedded.pipeline.vae, "decode", lambda z, **how: (decode(z, **how)[0] + red,))
+    after = np.asarray(put_into(embedded, asked, MAN)[0].image, float)
+    nose = man.region_masks["nose"] > 0
+    assert np.abs((after - before)[nose].mean(0)).max() < 6, "the cast is 25 of 255"
 
 
 def test_masks_end_before_the_border() -> None:

@@ -55,7 +55,8 @@ class Place:
     """Where a person is put.
 
     Attributes:
-        prepared: makes the part that is repainted.
+        prepared: makes the part that is repainted, and leaves it as the model draws it.
+        mask: 255 where only the new part shows, 0 where only the picture does, at the model's size.
         picture: the whole one, as it was.
         file: of it, or the picture again when it is in memory.
         crop: the part, as it was.
@@ -63,6 +64,7 @@ class Place:
     """
 
     prepared: PreparedRequest
+    mask: Image.Image
     picture: Image.Image
     file: bytes | Image.Image
     crop: Image.Image
@@ -72,8 +74,7 @@ class Place:
         """The whole picture, from the part."""
         whole = self.picture.copy()
         if not portrait.withheld:
-            assert self.prepared.blend is not None
-            mask = _ending_inside(self.prepared.blend.mask.resize(self.crop.size, Image.Resampling.BICUBIC))
+            mask = _ending_inside(self.mask.resize(self.crop.size, Image.Resampling.BICUBIC))
             part = portrait.image.resize(self.crop.size, Image.Resampling.BICUBIC)
             whole.paste(matched(part, self.crop, mask), self.corner, mask)
         return replace(portrait, picture=whole, edited=self.file)
@@ -98,7 +99,10 @@ def placed(
     labels = crop_square(Image.fromarray(target.label_map), square, side, nearest=True)
     chosen = replace(target, photo=np.asarray(crop), label_map=np.asarray(labels))  # not the largest face in the crop
     prepared = generator.prepare(replace(request, task="inpaint", inputs={**inputs, "image": chosen}))
-    return Place(prepared, target.image, _content(picture) or target.image, crop, (left, top))
+    assert prepared.blend is not None
+    # What the model draws around the mask is needed to match its colours, so nothing is laid over it before.
+    raw, mask = replace(prepared, blend=None), prepared.blend.mask
+    return Place(raw, mask, target.image, _content(picture) or target.image, crop, (left, top))
 
 
 def _content(picture: PhotoSource) -> bytes | None:

@@ -15,7 +15,8 @@ def matched(picture: Image.Image, original: Image.Image, mask: Image.Image) -> I
     """A picture with the colours and the grain that its original has around the mask.
 
     Outside the mask both show the same, so what differs there is what the autoencoder and the denoiser changed: mean
-    and contrast of each Lab channel, and fine noise, of which only missing one is added.
+    and contrast of each Lab channel, fitted by least squares so that lost details do not count as lost contrast, and
+    fine noise, of which only missing one is added.
 
     Args:
         picture: after inpainting.
@@ -26,9 +27,10 @@ def matched(picture: Image.Image, original: Image.Image, mask: Image.Image) -> I
     if ring.sum() < _ENOUGH:
         return picture
     ours, theirs = _lab(picture), _lab(original)
-    mean, spread = ours[ring].mean(0), ours[ring].std(0)
-    contrast = np.clip(theirs[ring].std(0) / np.maximum(spread, 1e-3), *_CONTRAST)
-    fitted = (ours - mean) * contrast + theirs[ring].mean(0)
+    mean, wanted = ours[ring].mean(0), theirs[ring].mean(0)
+    together, alone = ((ours[ring] - mean) * (values[ring] - values[ring].mean(0)) for values in (theirs, ours))
+    contrast = np.clip(together.mean(0) / np.maximum(alone.mean(0), 1e-6), *_CONTRAST)
+    fitted = (ours - mean) * contrast + wanted
     missing = _grain(theirs[..., 0])[ring], _grain(fitted[..., 0])[ring]
     variance = _deviation(missing[0]) ** 2 - _deviation(missing[1]) ** 2
     if variance > 0:
