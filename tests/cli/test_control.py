@@ -1,5 +1,7 @@
 """`consistentid generate` with control over the parts of the photo, on the tiny model."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from consistentid.faces.analysis import FaceAnalyzer
+from consistentid.generation import loading
 from consistentid.generation.portrait import read_settings
+from consistentid.identity.config import OFFICIAL_SD15, AdapterConfig
 
 Run = Callable[..., tuple[int, str, str]]
 PROMPT = "a portrait of a person"
@@ -31,6 +36,7 @@ def test_weights_times_and_words(run: Run, model: Path, tmp_path: Path) -> None:
     [
         (["--weights.hair", "1"], 1, "unknown region 'hair'; choose from face, ears, eyes, nose, mouth, identity"),
         (["--weights.eyes", "1.7"], 2, "weights.eyes: Input should be less than or equal to 1.5"),
+        (["--weights.eyes", "-0.1"], 2, "weights.eyes: Input should be greater than or equal to 0"),
         (["--starts.eyes", "0.5", "--ends.eyes", "0.1"], 2, "eyes must end after it starts"),
         (["--explain", "heat.jpg"], 1, "heat.jpg: this picture is saved as .png"),
         (["--words.face", "big lips"], 1, "the words 'big lips' for face name mouth"),
@@ -106,3 +112,42 @@ def test_attention_of_a_photo(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("analyze", PHOTO, "--model", model, "--attention")[::2] == (0, "")
     assert "localisation" in (tmp_path / "official-man.analysis.json").read_text()
     assert Image.open(tmp_path / "official-man.attention.png").width > 160
+
+
+@pytest.fixture
+def released(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A base model without adapter and parser, and an adapter as it is released, with its face networks beside it.
+
+    The networks that the package does not have are those of the tiny model.
+    """
+    base, folder = tmp_path / "base", tmp_path / "released"
+    shutil.copytree(model, base, ignore=shutil.ignore_patterns("adapter", "parser"))
+    shutil.copytree(model / "adapter", folder)
+    config = AdapterConfig.load(folder / "config.json")
+    config = config.model_copy(update={"mode": "official", "quirks": OFFICIAL_SD15})
+    (folder / "config.json").write_text(config.to_json())
+    (folder / "face_parsing.pth").touch()
+    finder = FaceAnalyzer.from_pretrained(model)
+    monkeypatch.setattr(loading, "arcface_detector", lambda **_: finder.detector)
+    monkeypatch.setattr(loading, "BisenetParser", lambda *_, **__: finder.parser)
+    return base, folder
+
+
+def test_attention_with_whatever_generate_loads(run: Run, released: tuple[Path, Path], tmp_path: Path) -> None:
+    base, adapter = released
+    whole = ("--model", base, "--adapter", adapter, "--device", "cpu", "--dtype", "float32", "--offline")
+    assert run("generate", PHOTO, PROMPT, *whole, "--steps", 1)[::2] == (0, "")
+    code, out, err = run("analyze", PHOTO, *whole, "--attention", "--face", "left")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["localisation"].keys() <= found["regions"].keys()
+    assert found["description"] is None, "the generator's own analyzer has no describer"
+    assert (tmp_path / "official-man.attention.png").is_file()
+    code, _, err = run("analyze", PHOTO, "--model", base, "--attention")
+    assert (code, "base has no folder `adapter`" in err) == (1, True)
+
+
+@pytest.mark.parametrize("option", [("--adapter", "x"), ("--dtype", "float32"), ("--vae-tiling",), ("--lora", "x")])
+def test_what_is_of_the_whole_model_needs_attention(run: Run, model: Path, option: tuple[str, ...]) -> None:
+    said = f"consistentid: {option[0]} is for the whole model; ask for --attention too, or leave it out\n"
+    assert run("analyze", PHOTO, "--model", model, *option) == (1, "", said)

@@ -39,7 +39,7 @@ def make(
             raise InvalidSettings(f"{picture.name}: this picture is saved as .png")
     task = task_of(work)
     inputs = inputs_of(work, task=task, photo=photo)
-    generator = _generator(loading)
+    generator = generator_of(loading)
     components = components_of(work, dtype=generator.pipeline.unet.dtype, offline=loading.offline)
     request = GenerationRequest(
         photo, prompt, settings, task=task, inputs=inputs, components=components, donors=_donors(others)
@@ -63,7 +63,7 @@ def make_again(
         raise InvalidSettings("--like makes one portrait again, without --sheet")
     record = read_settings(like)
     path = output_paths(out or like.with_name(f"{like.stem}_again.png"), count=1)[0]
-    generator = _generator(
+    generator = generator_of(
         Loading(
             model=record.model,
             adapter=record.adapter,
@@ -91,7 +91,7 @@ def run_job_file(jobs: Path, *, out: Path | None, loading: Loading) -> int:
         raise InvalidSettings("--jobs writes many portraits; say where with --out FOLDER")
     good, bad = read_jobs(jobs)
     report = run_jobs(
-        _generator(loading),
+        generator_of(loading),
         good,
         out=out,
         photos=jobs.parent,
@@ -128,7 +128,12 @@ def _donors(others: OtherPhotos) -> "Donors":
     return Donors(dict(others.parts), others.blend_with, others.same, others.beside)
 
 
-def _generator(loading: Loading) -> "PortraitGenerator":
+def generator_of(loading: Loading) -> "PortraitGenerator":
+    """The generator that the options ask for.
+
+    Raises:
+        WeightsNotFound: weights are missing, or do not fit each other.
+    """
     from consistentid.generation.generator import PortraitGenerator
     from consistentid.trust.safeguards import Safeguards
 

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from consistentid.cli.options import Loading
+from consistentid.errors import InvalidSettings
+
 if TYPE_CHECKING:
     from consistentid.faces.analysis import FaceAnalysis
+    from consistentid.generation.generator import PortraitGenerator
+
+_OF_THE_WHOLE = (
+    "adapter", "device", "dtype", "batch_size", "base_config", "lora", "textual_inversion",
+    "image_encoder",
+)  # fmt: skip
 
 
 def analyze(
@@ -15,33 +24,38 @@ def analyze(
     /,
     *,
     out: Annotated[Path, Parameter(alias="-o")] = Path(),
-    face: int | str = "largest",
-    model: str = "embedded",
+    face: int | str | None = None,
     embedding: bool = False,
     attention: bool = False,
+    loading: Annotated[Loading | None, Parameter(name="*")] = None,
 ) -> int:
     """Show what is found in a photo: JSON on stdout and in a file, with a picture of regions and landmarks.
 
     Args:
         photo: the photo.
         out: folder of <photo>.analysis.json and <photo>.analysis.png.
-        face: which face: largest, left, right, centre, left:1 for the second from the left, …
-        model: embedded, or a folder with a face parser in its folder `parser`.
+        face: which face: largest, left, right, centre, left:1 for the second from the left, … Default: the largest;
+            with --attention, the one that `generate` takes.
         embedding: write the identity embedding too; it is biometric data.
         attention: also look at the photo with the whole model, and draw in <photo>.attention.png which pixels read
             every region's word and every identity token; the JSON gets their localisation.
+        loading: with --attention, which model, and how it runs, as in `generate`; else only --model, which is embedded
+            or a folder with a face parser in its folder `parser`.
     """
-    from consistentid.faces.analysis import FaceAnalyzer
     from consistentid.faces.overlay import draw_analysis
-    from consistentid.generation.loading import EMBEDDED, embedded_folder, quiet_loading
     from consistentid.generation.portrait import save_png, write_text
 
-    folder = embedded_folder() if model == EMBEDDED else Path(model)
-    with quiet_loading():
-        analysis = FaceAnalyzer.from_pretrained(folder).analyze(photo, face=face)
-    summary = _summary(analysis, photo, embedding=embedding)
+    how = loading or Loading()
     if attention:
-        summary["localisation"] = _attention(analysis, model, out / f"{photo.stem}.attention.png")
+        from consistentid.cli.actions import generator_of
+
+        generator = generator_of(how)
+        analysis = generator.analysed(photo, face=face).analysis
+        summary = _summary(analysis, photo, embedding=embedding)
+        summary["localisation"] = _attention(generator, analysis, out / f"{photo.stem}.attention.png")
+    else:
+        analysis = _found(photo, how, face="largest" if face is None else face)
+        summary = _summary(analysis, photo, embedding=embedding)
     text = json.dumps(summary, indent=2)
     write_text(out / f"{photo.stem}.analysis.json", text + "\n")
     save_png(draw_analysis(analysis), out / f"{photo.stem}.analysis.png")
@@ -49,13 +63,32 @@ def analyze(
     return 0
 
 
-def _attention(analysis: "FaceAnalysis", model: str, sheet: Path) -> dict[str, float]:
+def _found(photo: Path, how: Loading, *, face: int | str) -> "FaceAnalysis":
+    """What is found with the face models alone.
+
+    Raises:
+        InvalidSettings: an option is for the whole model.
+    """
+    usual = Loading()
+    said = [name for name in _OF_THE_WHOLE if getattr(how, name) != getattr(usual, name)]
+    said += how.optimisation.model_fields_set
+    if said:
+        option = said[0].replace("_", "-")
+        raise InvalidSettings(f"--{option} is for the whole model; ask for --attention too, or leave it out")
+    from consistentid.faces.analysis import FaceAnalyzer
+    from consistentid.generation.loading import EMBEDDED, embedded_folder, quiet_loading
+
+    folder = embedded_folder() if (how.model or EMBEDDED) == EMBEDDED else Path(str(how.model))
+    with quiet_loading():
+        return FaceAnalyzer.from_pretrained(folder).analyze(photo, face=face)
+
+
+def _attention(generator: "PortraitGenerator", analysis: "FaceAnalysis", sheet: Path) -> dict[str, float]:
     """Write the sheet; how much more every region's word was read inside its region than outside."""
     from consistentid.generation.attention_sheet import save_attention_sheet
     from consistentid.generation.explain import explain_photo
-    from consistentid.generation.generator import PortraitGenerator
 
-    found = explain_photo(PortraitGenerator.from_pretrained(model, offline=True, cache=False), analysis)
+    found = explain_photo(generator, analysis)
     save_attention_sheet(found, sheet)
     return {name: round(value, 4) for name, value in found.localisation.items()}
 

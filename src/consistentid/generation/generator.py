@@ -307,7 +307,8 @@ class PortraitGenerator:
 
     def analysed(self, photo: PhotoSource | FaceAnalysis, *, face: FaceChoice | None = None) -> AnalysedPhoto:
         """A photo besides a request's own; its largest face, or as the adapter was trained, unless one is chosen."""
-        return self._analyses.of(photo, GenerationSettings(face=face or self.adapter.config.quirks.face))
+        chosen = self.adapter.config.quirks.face if face is None else face
+        return self._analyses.of(photo, GenerationSettings(face=chosen))
 
     def render(self, prepared: Sequence[PreparedRequest], **options: Any) -> list[list[Portrait]]:
         """Portraits of prepared requests, in their order; options as in `Renderer.portraits`."""
