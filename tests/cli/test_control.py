@@ -92,6 +92,38 @@ def test_manners(run: Run, model: Path, tmp_path: Path) -> None:
     assert (code, "--best-of and --explain cannot be combined" in err) == (1, True)
 
 
+def test_who_is_replaced_in_a_picture_of_two(run: Run, model: Path, tmp_path: Path) -> None:
+    """Only the side of the chosen face changes."""
+    picture = Image.new("RGB", (820, 300), "grey")
+    for name, left in (("official-man", 30), ("synthetic-woman", 540)):
+        with Image.open(PHOTO.with_name(f"{name}.jpg")) as one:
+            picture.paste(one.convert("RGB").resize((250, 300)), (left, 0))
+    picture.save(tmp_path / "two.png")
+    common = ("--model", model, "--dtype", "float32", "--steps", 2, "--into", "two.png")
+    changed = {}
+    for face in ("left", "right", "left:1", 0):
+        assert run("generate", PHOTO, PROMPT, *common, "--into-face", face, "--out", "into.png")[::2] == (0, "")
+        after = np.asarray(Image.open(tmp_path / "into.png"))
+        changed[face] = (after != np.asarray(picture)).any((0, 2))
+    assert changed["left"][:410].any()
+    assert not changed["left"][410:].any()
+    assert changed["right"][410:].any()
+    assert not changed["right"][:410].any()
+    assert np.array_equal(changed["left:1"], changed["right"])
+    assert run("generate", PHOTO, PROMPT, *common, "--out", "into.png")[0] == 0
+    largest = (np.asarray(Image.open(tmp_path / "into.png")) != np.asarray(picture)).any((0, 2))
+    assert np.array_equal(changed[0], largest), "as without a choice"
+    code, out, err = run("generate", PHOTO, PROMPT, *common, "--into-face", "left:2")
+    assert (code, out) == (1, "")
+    assert err == "consistentid: face left:2 is not in two.png, where 2 faces are found; count from 0\n"
+
+
+@pytest.mark.parametrize("other", [(), ("--like", "portrait.png"), ("--best-of", 2)])
+def test_who_is_replaced_needs_a_picture(run: Run, other: tuple[object, ...]) -> None:
+    said = "--into-face says who is replaced in the picture --into; give that too, or leave it out"
+    assert run("generate", PHOTO, PROMPT, "--into-face", 0, *other) == (1, "", f"consistentid: {said}\n")
+
+
 def test_several_people(run: Run, model: Path, tmp_path: Path) -> None:
     woman = PHOTO.with_name("synthetic-woman.jpg")
     common = ("--model", model, "--dtype", "float32", "--steps", 1, "--beside", woman)

@@ -113,7 +113,7 @@ def test_pictures_are_changed_on_a_server(
     Image.new("L", (64, 64), "white").save("mask.png")
     common = ("generate", "me.jpg", "a person", "--server", url, "--steps", "2", "--scheduler", "ddim")
     for name, options in {
-        "into.png": ("--into", "scene.jpg"),
+        "into.png": ("--into", "scene.jpg", "--into-face", "left"),
         "hair.png": ("--mask", "hair", "--strength", "0.5"),
         "all.png": ("--mask", "mask.png", "--image", "scene.jpg"),
         "beside.png": ("--beside", "scene.jpg"),

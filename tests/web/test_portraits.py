@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -137,6 +138,32 @@ def test_a_picture_is_changed(client: TestClient, photo: bytes, other_photo: byt
     assert into[0].tobytes() != into[1].tobytes()
 
 
+def test_somebody_chosen_is_replaced(
+    client: TestClient, photo: bytes, other_photo: bytes, quick: Any, ended: Any
+) -> None:
+    both = Image.new("RGB", (800, 320), "grey")
+    for content, left in ((other_photo, 0), (photo, 480)):
+        both.paste(Image.open(BytesIO(content)), (left, 0))
+    group = BytesIO()
+    both.save(group, "PNG")
+    jobs = {}
+    for face in ("left", "right", 2):
+        form = {"request": json.dumps({**quick, "into_face": face})}
+        files = {"photo": ("x", photo), "into": ("y", group.getvalue())}
+        answer = client.post("/v1/portraits", data=form, files=files)
+        assert answer.status_code == 202, answer.text
+        jobs[face] = ended(client, answer.headers["location"])
+    sides = []
+    for face in ("left", "right"):
+        assert jobs[face]["request"]["into_face"] == face
+        made = Image.open(BytesIO(client.get(jobs[face]["portraits"][0]["url"]).content)).convert("RGB")
+        changed = (np.asarray(made) != np.asarray(both)).any((0, 2))
+        sides.append((changed[:400].any(), changed[400:].any()))
+    assert sides == [(True, False), (False, True)]
+    assert jobs[2]["state"] == "failed"
+    assert jobs[2]["error"] == "face largest:2 is not in the photo, where 2 faces are found; count from 0"
+
+
 def test_records_hold_no_place_on_the_server(
     serve: Any, generator: PortraitGenerator, submit: Any, ended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +232,8 @@ def test_everything_that_is_remembered_can_be_deleted(
         ({"task": "img2img", "others": {"image": "AAAA"}}, "image is no JPEG, PNG or WebP file"),
         ({"task": "img2img", "others": {"image": LONG}}, "this server makes at most 1536 a side"),
         ({"others": {"into": LONG, "image": LONG}}, "into takes the place of task, image and mask_image"),
+        ({"into_face": "left"}, "into_face says who is replaced in the photo into; send that too"),
+        ({"into_face": "middle", "others": {"into": LONG}}, "face 'middle' is no choice; write one of largest"),
         ({"num_images": 8, "others": {"into": LARGE}}, "8 pictures of 2600 x 2600 are more than 40 million pixels"),
     ],
 )

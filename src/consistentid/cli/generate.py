@@ -55,6 +55,8 @@ def generate(
     chosen, how, work = settings or GenerationSettings(), loading or Loading(), task or TaskInputs()
     others, manner = others or OtherPhotos(), manner or Manner()
     given = {**_given(chosen), **vars(manner), **vars(work), "prompt": prompt, "preset": preset}
+    if manner.into_face is not None and manner.into is None:
+        raise InvalidSettings("--into-face says who is replaced in the picture --into; give that too, or leave it out")
     if jobs is not None:
         _only("--jobs FILE", photo=photo, like=like, sheet=sheet, server=server, **vars(others), **given)
         return actions.run_job_file(jobs, out=out, loading=how)
@@ -64,7 +66,7 @@ def generate(
     if photo is None or prompt is None:
         raise InvalidSettings("give a photo and a prompt, or --jobs FILE, or --like PORTRAIT.png")
     if server is not None:
-        here = {name: value for name, value in vars(manner).items() if name != "into"}
+        here = {name: value for name, value in vars(manner).items() if name not in ("into", "into_face")}
         networks = {"controlnet": work.controlnet, "control_image": work.control_image}
         _only("--server URL", sheet=sheet, **here, **networks, **_loading(how))
     if preset is not None:
@@ -72,7 +74,7 @@ def generate(
     if server is not None:
         from consistentid.cli.remote import make_there
 
-        return make_there(server, photo, prompt, settings=chosen, others=others, work=work, into=manner.into, out=out)
+        return make_there(server, photo, prompt, settings=chosen, others=others, work=work, manner=manner, out=out)
     return actions.make(
         photo, prompt, settings=chosen, others=others, work=work, manner=manner, out=out, sheet=sheet, loading=how
     )

@@ -18,7 +18,8 @@ def made(
     Raises:
         InvalidSettings: two manners were asked for.
     """
-    asked = [f"--{name.replace('_', '-')}" for name, value in vars(manner).items() if value is not None]
+    ways = {name: value for name, value in vars(manner).items() if name != "into_face"}
+    asked = [f"--{name.replace('_', '-')}" for name, value in ways.items() if value is not None]
     if len(asked) > 1:
         raise InvalidSettings(f"{' and '.join(asked)} cannot be combined; leave one out")
     options: dict[str, Any] = {"progress": loading.shows_progress}
@@ -30,7 +31,8 @@ def made(
 
         return morph(generator, request, count=manner.morph, **options)
     if manner.into is not None:
-        return _put_into(generator, request, manner.into, options)
+        face = "largest" if manner.into_face is None else manner.into_face
+        return _put_into(generator, request, manner.into, {**options, "face": face})
     if manner.best_of is not None:
         return _best(generator, request, manner.best_of, options)
     return generator.generate_batch([request], **options)[0]

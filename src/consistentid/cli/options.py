@@ -110,10 +110,12 @@ class Manner:
             have a sharp face.
         into: put the person into this picture, in the place of the largest face; --mask says which part, --strength
             how much of it changes.
+        into_face: who is replaced in the picture of --into, said as --face is: largest, left, right, centre, left:1, …
         explain: also write a picture of what every region's word and every identity token was read by, a .png file.
     """
 
     morph: int | None = None
     best_of: int | None = None
     into: Path | None = None
+    into_face: int | str | None = None
     explain: Path | None = None

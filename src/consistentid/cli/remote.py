@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from consistentid.cli.actions import output_paths
-from consistentid.cli.options import OtherPhotos, TaskInputs
+from consistentid.cli.options import Manner, OtherPhotos, TaskInputs
 from consistentid.errors import InvalidSettings, UnreadableImage
 from consistentid.generation.settings import GenerationSettings
 
@@ -22,7 +22,7 @@ def make_there(
     settings: GenerationSettings,
     others: OtherPhotos,
     work: TaskInputs,
-    into: Path | None,
+    manner: Manner,
     out: Path | None,
 ) -> int:
     """Portraits of one photo, made by a server; 1 when its safety checker withheld any. Nothing stays there.
@@ -44,10 +44,12 @@ def make_there(
     if paths[0].suffix.lower() != ".png":
         raise InvalidSettings(f"{paths[0].name}: a server gives PNG files; choose a name that ends in .png")
     task, pictures = _task(work)
-    photos = {**vars(others), **pictures, "into": into}
-    _check_there(
-        [photo, *others.parts.values(), *others.same, *others.beside, others.blend_with, *pictures.values(), into]
-    )
+    if manner.into is not None:
+        pictures["into"] = manner.into
+    if manner.into_face is not None:
+        task["into_face"] = manner.into_face
+    photos = {**vars(others), **pictures}
+    _check_there([photo, *others.parts.values(), *others.same, *others.beside, others.blend_with, *pictures.values()])
     settings = settings.model_copy(update={"places": with_masks(settings.places)}) if settings.places else settings
     with Client(server, api_key=os.environ.get(KEY_VARIABLE)) as client:
         job = client.submit(photo, prompt, settings=settings, **photos, **task)

@@ -55,7 +55,7 @@ PORTRAIT_BODY = described(
         "beside": {"type": "array", "items": _FILE},
         "image": {**_FILE, "description": "The picture that img2img or inpaint changes."},
         "mask_image": {**_FILE, "description": "White where the picture is repainted."},
-        "into": {**_FILE, "description": "The picture that the person is put into."},
+        "into": {**_FILE, "description": "The picture that the person is put into, in the place of `into_face`."},
         "parts.eyes": {
             **_FILE,
             "description": "Photo of who gives the eyes; likewise face, ears, nose, mouth, identity.",

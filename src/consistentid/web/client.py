@@ -94,9 +94,10 @@ class Client:
             beside: photos of other people in the same picture.
             image: picture that a task changes, instead of the photo.
             mask_image: white where it is repainted.
-            into: picture that the person is put into.
+            into: picture that the person is put into, in the place of `into_face`.
             idempotency_key: the same key with the same request gives the same job.
-            **task: what is changed: `task`, `strength`, `mask`, `mask_feather` and `mask_match` of `PortraitRequest`.
+            **task: what is changed: `task`, `strength`, `mask`, `mask_feather`, `mask_match` and `into_face` of
+                `PortraitRequest`.
 
         Raises:
             ServerRefused: it answers with a problem, or not at all.

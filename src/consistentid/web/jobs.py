@@ -27,6 +27,7 @@ class PortraitRequest(GenerationSettings):
         mask: what is repainted: face, ears, eyes, nose, mouth, hair or head; else send `mask_image`, white there.
         mask_feather: width of the named mask's soft border, as a share of the picture's shorter side.
         mask_match: give what is repainted within a named mask the colours and the grain around it.
+        into_face: who is replaced in the photo `into`, said as `face` is; the largest face, if not given.
     """
 
     model_config = ConfigDict(
@@ -41,6 +42,7 @@ class PortraitRequest(GenerationSettings):
     mask: str | None = None
     mask_feather: float | None = Field(default=None, ge=0, le=0.5)
     mask_match: bool = False
+    into_face: int | str | None = None
 
     @property
     def settings(self) -> GenerationSettings:

@@ -33,7 +33,7 @@ class OtherPhotos(Strict):
         beside: of other people in the same picture.
         image: the picture that a task changes, instead of the person's photo.
         mask_image: white where it is repainted.
-        into: the picture that the person is put into, in the place of its largest face.
+        into: the picture that the person is put into, in the place of its largest face or of `into_face`.
     """
 
     parts: dict[str, EncodedPhoto] = Field(default_factory=dict)

@@ -108,6 +108,8 @@ def _task(request: PortraitRequest, pictures: dict[str, bytes], photo: bytes) ->
         raise InvalidSettings("give a mask by its name or as mask_image; leave one out")
     if INTO in pictures and (len(pictures) > 1 or request.task == "img2img"):
         raise InvalidSettings("into takes the place of task, image and mask_image; leave them out, or into")
+    if request.into_face is not None and INTO not in pictures:
+        raise InvalidSettings("into_face says who is replaced in the photo into; send that too, or leave it out")
     task, mask, strength = request.task, request.mask, request.strength
     if INTO in pictures:
         task, mask, strength = "inpaint", mask or "face", strength or STRENGTH
@@ -141,8 +143,9 @@ def check_request(
         ConsistentIDError: the first thing that is wrong with it.
     """
     check_limits(request, config)
-    if request.face is not None:
-        parse_choice(request.face)
+    for face in (request.face, request.into_face):
+        if face is not None:
+            parse_choice(face)
     if len(photos) > MAX_PHOTOS:
         raise InvalidSettings(f"{len(photos)} photos were sent; at most {MAX_PHOTOS} are used")
     sizes = {role: _checked_size(role, content, config) for role, content in photos}

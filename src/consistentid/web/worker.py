@@ -151,7 +151,8 @@ class Worker:
         photos = [(role, self.queue.files.get(job.id, photo_file(k)) or b"") for k, role in enumerate(job.roles)]
         try:
             asked, into = generation_request(job.request, photos), picture_into(photos)
-            place = None if into is None else placed(self.generator, asked, into)
+            face = "largest" if job.request.into_face is None else job.request.into_face
+            place = None if into is None else placed(self.generator, asked, into, face=face)
             prepared = self.generator.prepare(asked) if place is None else place.prepared
         except ConsistentIDError as error:
             self._end(job, JobState.FAILED, error=str(error))
