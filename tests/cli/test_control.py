@@ -70,8 +70,11 @@ def test_several_photos_with_a_stranger(
     common = ("--model", model, "--dtype", "float32", "--steps", 1, "--combine", "concatenate")
     assert run("generate", PHOTO, PROMPT, *common, "--same", PHOTO, "--same", woman)[0] == 0
     assert "synthetic-woman.jpg shows someone else than the other photos and is left out" in caplog.messages
-    assert [Path(one.photo).name for one in read_settings(tmp_path / "portrait.png").donors] == [PHOTO.name, woman.name]
+    record = read_settings(tmp_path / "portrait.png")
+    assert [Path(one.photo).name for one in record.donors] == [PHOTO.name, woman.name]
+    assert record.left_out == (2,)
     assert run("generate", "--like", "portrait.png", "--out", "again.png")[0] == 0
+    assert read_settings(tmp_path / "again.png").left_out == (2,)
     before, after = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("portrait", "again"))
     assert np.array_equal(before, after)
 

@@ -20,7 +20,7 @@ from consistentid.generation.portrait import read_settings
 from consistentid.generation.presets import PRESETS
 from consistentid.generation.reproduce import reproduce
 from consistentid.generation.request import GenerationRequest
-from consistentid.generation.settings import GenerationSettings
+from consistentid.generation.settings import GenerationSettings, PortraitSettings
 from consistentid.identity.region_places import Box
 
 PROMPT = "a portrait of a person"
@@ -167,6 +167,30 @@ def test_a_stranger_among_several_photos_has_no_effect(
     stranger = latents(generator, drawn, Donors(same=(near(drawn, 2.0),)))
     assert torch.equal(stranger, latents(generator, drawn))
     assert caplog.messages == ["photo 2 shows someone else than the other photos and is left out"]
+
+
+def test_the_record_says_who_was_left_out(
+    generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis, tmp_path: Path
+) -> None:
+    far = near(drawn, 2.0)
+    donors = Donors({"eyes": other}, same=(near(drawn, 0.1), far, near(drawn, 0.2)), beside=(other,))
+    first = generator.generate(drawn, PROMPT, donors=donors, steps=1)[0]
+    record = read_settings(first.save(tmp_path / "portrait.png"))
+    assert record.left_out == (2,), "the second of `same`"
+    assert json.loads(record.model_dump_json())["left_out"] == [2]
+    assert "left_out" not in record.public(texts=True), "nor anything else of the photos"
+    again = reproduce(generator, record.model_copy(update={"left_out": ()}), photo=drawn, donors=donors)
+    assert np.array_equal(np.asarray(first.image), np.asarray(again.image)), "it is found out again"
+    assert again.settings.left_out == (2,)
+    own = generator.generate(far, PROMPT, donors=Donors(same=(drawn, near(drawn, 0.1))), steps=1)[0]
+    assert own.settings.left_out == (0,), "the photo itself"
+    assert generator.generate(drawn, PROMPT, steps=1)[0].settings.left_out == ()
+
+
+def test_records_of_before_are_read(generator: PortraitGenerator, drawn: FaceAnalysis) -> None:
+    old = generator.generate(drawn, PROMPT, steps=1)[0].settings.model_dump(mode="json")
+    del old["left_out"]
+    assert PortraitSettings.model_validate(old).left_out == ()
 
 
 def test_people_with_many_identity_tokens_do_not_share_a_batch(

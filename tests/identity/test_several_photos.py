@@ -1,4 +1,3 @@
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +6,7 @@ from PIL import Image, ImageFilter
 
 from consistentid.identity.control import IDENTITY
 from consistentid.identity.mixing import MixedFace
-from consistentid.identity.several_photos import combined, quality, strangers, without_strangers
+from consistentid.identity.several_photos import combined, quality, strangers
 
 
 def person(face, *steps, size=128, seed=0):
@@ -46,14 +45,6 @@ def test_who_is_a_stranger(face):
     assert strangers(person(face, 0.0, 0.7, 1.4)) == [1, 2], "nobody agrees"
     assert strangers(person(face, 0.0, 0.9, size=512)) == []  # ArcFace's lengths vary, its directions count
     assert strangers([replace(face, identity_embedding=sign * face.identity_embedding) for sign in (1, -1)]) == []
-
-
-def test_a_stranger_is_named_and_left_out(face, caplog):
-    photos = person(face, 0.0, 0.2, 0.9)
-    with caplog.at_level(logging.WARNING):
-        kept = without_strangers(photos, ["a.jpg", "b.jpg", "c.jpg"])
-    assert kept == photos[:2]
-    assert caplog.messages == ["c.jpg shows someone else than the other photos and is left out"]
 
 
 def test_combinations(face, analyses):

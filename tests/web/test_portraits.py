@@ -112,6 +112,18 @@ def test_photos_of_others_take_part(
     assert [one["role"] for one in client.get(f"{answer.headers['location']}/record").json()[0]["donors"]] == ["eyes"]
 
 
+def test_the_record_says_which_photo_is_of_somebody_else(
+    client: TestClient, photo: bytes, other_photo: bytes, quick: Any, ended: Any
+) -> None:
+    files = [("photo", ("a", photo)), ("same", ("b", other_photo)), ("same", ("c", photo))]
+    answer = client.post("/v1/portraits", data={"request": json.dumps(quick)}, files=files)
+    status = ended(client, answer.headers["location"])
+    assert status["state"] == "succeeded"
+    [record] = client.get(f"{answer.headers['location']}/record").json()
+    assert record["left_out"] == [1]
+    assert b'"left_out":[1]' in client.get(status["portraits"][0]["url"]).content.replace(b" ", b"")
+
+
 def test_a_photo_without_a_face_fails_in_a_sentence(client: TestClient, submit: Any, ended: Any) -> None:
     grey = BytesIO()
     Image.new("RGB", (40, 40), "grey").save(grey, "PNG")

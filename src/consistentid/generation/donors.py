@@ -1,5 +1,6 @@
 """Photos besides the one of a request: what they give, and how the record names them."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,10 @@ from consistentid.generation.settings import DonorRecord, GenerationSettings
 from consistentid.identity.conditioner import Face
 from consistentid.identity.control import check_parts
 from consistentid.identity.mixing import MixedFace, Shares, normalised
-from consistentid.identity.several_photos import combined, without_strangers
+from consistentid.identity.several_photos import combined, strangers
 from consistentid.images import PhotoSource, load_photo, pixels_sha256
+
+logger = logging.getLogger(__name__)
 
 Photo = PhotoSource | FaceAnalysis
 # Roles of another photo of the person, of a second person mixed in, and of one in a place of the same picture.
@@ -67,12 +70,14 @@ class Gathered:
         records: of the photos besides the request's own.
         key: what the face depends on.
         beside: the others in the picture, likewise.
+        left_out: see `PortraitSettings`.
     """
 
     face: Face
     records: tuple[DonorRecord, ...]
     key: tuple[object, ...]
     beside: "tuple[Gathered, ...]" = ()
+    left_out: tuple[int, ...] = ()
 
 
 def gather(
@@ -104,20 +109,27 @@ def gather(
     beside = tuple(Gathered(one.analysis, (), _key(one)) for role, one in found if role == BESIDE)
     if len(beside) == len(found):
         return Gathered(photo.analysis, records, _key(photo), beside)
-    person = _person([photo, *(one for role, one in found if role == SAME)], settings)
+    own = [photo, *(one for role, one in found if role == SAME)]
+    left_out = _strangers(own)
+    person = combined([one.analysis for k, one in enumerate(own) if k not in left_out], settings.combine)
     others = {role: one.analysis for role, one in found if role not in (SAME, BESIDE)}
     face = _mixed(person, others, share=settings.blend or 0.0)
     mixed = (record.model_dump_json() for record in records if record.role != BESIDE)
-    return Gathered(face, records, (*_key(photo), *mixed, settings.blend, settings.combine), beside)
+    return Gathered(face, records, (*_key(photo), *mixed, settings.blend, settings.combine), beside, left_out)
 
 
 def _key(photo: AnalysedPhoto) -> tuple[object, ...]:
     return photo.sha256, analysis_sha256(photo.analysis)
 
 
-def _person(photos: list[AnalysedPhoto], settings: GenerationSettings) -> MixedFace:
-    names = [f"photo {k}" if one.path is None else Path(one.path).name for k, one in enumerate(photos, start=1)]
-    return combined(without_strangers([one.analysis for one in photos], names), settings.combine)
+def _strangers(photos: list[AnalysedPhoto]) -> tuple[int, ...]:
+    """Which photos of a person show someone else; a warning names each."""
+    found = tuple(strangers([one.analysis for one in photos]))
+    for k in found:
+        path = photos[k].path
+        name = f"photo {k + 1}" if path is None else Path(path).name
+        logger.warning("%s shows someone else than the other photos and is left out", name)
+    return found
 
 
 def _mixed(person: MixedFace, others: dict[str, FaceAnalysis], *, share: float) -> MixedFace:

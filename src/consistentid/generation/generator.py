@@ -303,6 +303,7 @@ class PortraitGenerator:
             blend,
             tuple(beside),
             layout,
+            people.left_out,
         )
 
     def analysed(self, photo: PhotoSource | FaceAnalysis, *, face: FaceChoice | None = None) -> AnalysedPhoto:

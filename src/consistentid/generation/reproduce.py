@@ -48,7 +48,9 @@ def reproduce(
         batch = [Shot(prepared, record.index)] * record.batch_size
         rendered = generator.renderer.run(batch, cancelled=as_cancel(cancel))[record.batch_position]
         return Portrait(
-            record.model_copy(update={"photo": prepared.photo, "donors": prepared.donors}),
+            record.model_copy(
+                update={"photo": prepared.photo, "donors": prepared.donors, "left_out": prepared.left_out}
+            ),
             rendered.picture,
             withheld=rendered.withheld,
             marking=generator.renderer.marking,

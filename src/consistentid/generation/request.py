@@ -93,6 +93,7 @@ class PreparedRequest:
         blend: lays the pictures over the inpainted one; None without an automatic mask.
         beside: embeddings of the other people in the picture.
         layout: where everybody is; None when the canvas is one person's.
+        left_out: see `PortraitSettings`.
     """
 
     request: GenerationRequest
@@ -105,6 +106,7 @@ class PreparedRequest:
     blend: Blend | None = None
     beside: tuple[Embeddings, ...] = ()
     layout: Layout | None = None
+    left_out: tuple[int, ...] = ()
 
     @property
     def everybody(self) -> tuple[Embeddings, ...]:
@@ -157,6 +159,7 @@ class Shot:
             photo_sha256=prepared.photo_sha256,
             analysis_sha256=prepared.analysis_sha256,
             donors=prepared.donors,
+            left_out=prepared.left_out,
             facial_prompt=" | ".join(one.text_only for one in facial_prompts),
             regions_used=tuple(name for one in facial_prompts for name in one.regions),
             made_here=request.latents is None and request.task == TEXT_TO_IMAGE,

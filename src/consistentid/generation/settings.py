@@ -17,7 +17,7 @@ from consistentid.trust.policy import Consent
 TEXT_TO_IMAGE = "text-to-image"
 _Share = Annotated[float, Field(ge=0, le=1)]
 _TEXTS = ("prompt", "negative_prompt", "caption", "facial_prompt", "words")
-_PHOTOS = ("photo", "photo_sha256", "analysis_sha256", "donors")
+_PHOTOS = ("photo", "photo_sha256", "analysis_sha256", "donors", "left_out")
 
 
 class GenerationSettings(BaseModel):
@@ -180,6 +180,8 @@ class PortraitSettings(Origin, GenerationSettings):
         photo_sha256: of the decoded, upright RGB pixels and their size.
         analysis_sha256: of what the face analysis found.
         donors: the photos of others that gave something.
+        left_out: which photos of the person show someone else than the other ones, so that they gave nothing: 0 for
+            `photo`, 1 for the first of the donors in the role `same`, 2 for the second, ….
         facial_prompt: prompt and caption as the text encoder read them; those of several people with ` | ` between.
         regions_used: regions that took part, in the order of their words; those of several people one after the other.
         weights_sha256: of every parameter that took part.
@@ -197,6 +199,7 @@ class PortraitSettings(Origin, GenerationSettings):
     photo_sha256: str
     analysis_sha256: str
     donors: tuple[DonorRecord, ...] = ()
+    left_out: tuple[Annotated[int, Field(ge=0)], ...] = ()
     facial_prompt: str = ""
     regions_used: tuple[str, ...] = ()
     weights_sha256: str

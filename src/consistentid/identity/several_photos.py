@@ -1,6 +1,5 @@
 """Several photos of one person: which of them are of that person, how good they are, and what each one gives."""
 
-import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,8 +10,6 @@ from consistentid.faces.analysis import FaceAnalysis, landmarks_of_labels
 from consistentid.faces.crops import align_face
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.mixing import MixedFace, Shares, normalised
-
-logger = logging.getLogger(__name__)
 
 Combination = Literal["average", "concatenate", "best"]
 
@@ -68,19 +65,6 @@ def strangers(faces: Sequence[FaceAnalysis]) -> list[int]:
     middle = int(distances.sum(1).argmin())
     anchor = middle if (distances[middle] < limit).sum() > len(faces) / 2 else 0
     return [index for index in range(len(faces)) if distances[anchor, index] >= limit]
-
-
-def without_strangers(faces: Sequence[FaceAnalysis], names: Sequence[str]) -> list[FaceAnalysis]:
-    """The photos of one person; a warning names each of the others.
-
-    Args:
-        faces: at least one.
-        names: of their photos.
-    """
-    wrong = strangers(faces)
-    for index in wrong:
-        logger.warning("%s shows someone else than the other photos and is left out", names[index])
-    return [face for index, face in enumerate(faces) if index not in wrong]
 
 
 def _best(shares: Shares, region: str) -> FaceAnalysis | None:
