@@ -7,8 +7,8 @@ from consistentid.errors import InvalidPrompt
 from consistentid.generation.embeddings import Embeddings, embed
 from consistentid.generation.resolve import with_control
 from consistentid.generation.settings import GenerationSettings
+from consistentid.generation.shown import check_shown
 from consistentid.identity.conditioner import Face
-from consistentid.identity.control import check_shown
 from consistentid.prompting.facial_prompt import FacialPrompt
 from consistentid.prompting.style import MARKER
 from consistentid.trust.policy import Asked, PromptPolicy
@@ -102,8 +102,9 @@ def embeddings_of(loaded: Loaded, clip: Any, face: Face, prompt: str, settings: 
         InvalidPrompt: the prompt or the caption cannot be used.
     """
     PromptPolicy().check(Asked(prompt, wordings=(settings.caption or "", *settings.words.values())))
-    found = embed(face, prompt, settings, pipeline=None, conditioner=conditioner_of(loaded, clip), idle=nullcontext())
-    check_shown(settings.control, found.conditioning.regions[0], reworded=settings.words)
+    conditioner = conditioner_of(loaded, clip)
+    found = embed(face, prompt, settings, pipeline=None, conditioner=conditioner, idle=nullcontext())
+    check_shown(face, found, settings, conditioner=conditioner)
     return found
 
 

@@ -49,6 +49,19 @@ def test_mistakes_are_one_sentence(run: Run, model: Path, arguments: list[str], 
     assert err.count("\n") == 1
 
 
+def test_a_photo_that_hides_the_ears(run: Run, tmp_path: Path) -> None:
+    """With the embedded model's own parser: hair is painted over the one ear that the photo shows."""
+    with Image.open(PHOTO.with_name("synthetic-woman.jpg")) as photo:
+        hidden = photo.convert("RGB")
+    hidden.paste((20, 15, 12), (333, 179, 386, 274))
+    hidden.save(tmp_path / "hair.png")
+    common = ("--offline", "--weights.ears", 1.2)
+    said = "consistentid: ears cannot be controlled: hair.png shows no ears\n"
+    assert run("generate", "hair.png", PROMPT, *common) == (1, "", said)
+    said = "consistentid: ears cannot be controlled: hair.png, the photo of person 2, shows no ears\n"
+    assert run("generate", PHOTO, PROMPT, "--beside", "hair.png", *common) == (1, "", said)
+
+
 def test_parts_of_others_and_a_morph(run: Run, model: Path, tmp_path: Path) -> None:
     woman = PHOTO.with_name("synthetic-woman.jpg")
     common = ("--model", model, "--dtype", "float32", "--steps", 1, "--blend-with", woman)

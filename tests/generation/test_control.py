@@ -1,5 +1,7 @@
 """Weights, times and words of regions in every task, on the tiny pipeline."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,10 @@ from tiny import tiny_controlnet
 
 from consistentid.errors import InvalidSettings, PromptRefused
 from consistentid.faces.analysis import FaceAnalysis
+from consistentid.faces.detection import DetectedFace
+from consistentid.faces.parsing import FaceParser
 from consistentid.faces.regions import REGION_NAMES
+from consistentid.generation.donors import Donors
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import read_settings
 from consistentid.generation.reproduce import reproduce
@@ -18,6 +23,8 @@ from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings
 
 PROMPT = "a portrait of a person"
+PHOTOS = Path(__file__).parents[2] / "examples/photos"
+MAN, WOMAN = PHOTOS / "official-man.jpg", PHOTOS / "synthetic-woman.jpg"
 PICTURE = Image.effect_noise((64, 64), 80).convert("RGB")
 TASKS: dict[str, dict[str, Any]] = {
     "text-to-image": {},
@@ -108,7 +115,14 @@ def test_the_record_makes_it_again(generator: PortraitGenerator, drawn: FaceAnal
         ({"starts": {"chin": 0}}, "unknown region 'chin'"),
         ({"starts": {"eyes": 0.5}, "ends": {"eyes": 0.2}}, "eyes must end after it starts"),
         ({"words": {"identity": "kind"}}, "unknown region 'identity'; choose from face, .*, mouth$"),
-        ({"weights": {"ears": 0.5}, "regions": ("eyes",)}, "ears cannot be controlled"),
+        (
+            {"weights": {"ears": 0.5}, "regions": ("eyes",)},
+            "ears cannot be controlled: the setting regions leaves it out",
+        ),
+        (
+            {"weights": {"ears": 0.5}, "caption": "green eyes"},
+            "ears cannot be controlled: the caption does not name it",
+        ),
     ],
 )
 def test_impossible_requests(
@@ -116,6 +130,67 @@ def test_impossible_requests(
 ) -> None:
     with pytest.raises(InvalidSettings, match=message):
         generator.generate(drawn, PROMPT, steps=1, **settings)
+
+
+def without_ears(face: FaceAnalysis) -> FaceAnalysis:
+    """Under hair."""
+    labels = np.where(np.isin(face.label_map, (7, 8)), 17, face.label_map).astype(np.uint8)
+    return replace(face, label_map=labels)
+
+
+def refusal(generator: PortraitGenerator, face: FaceAnalysis | Path, prompt: str = PROMPT, **options: Any) -> str:
+    with pytest.raises(InvalidSettings) as refused:
+        generator.generate(face, prompt, steps=1, **{"weights": {"ears": 0.5}, **options})
+    return str(refused.value)
+
+
+def test_whose_photo_does_not_show_a_region(
+    generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis
+) -> None:
+    hidden, both = without_ears(drawn), without_ears(other)
+    said = "ears cannot be controlled: "
+    assert refusal(generator, hidden) == f"{said}the photo shows no ears"
+    for control in ({"starts": {"ears": 0.1}}, {"ends": {"ears": 0.9}}):
+        assert refusal(generator, hidden, weights={}, **control) == f"{said}the photo shows no ears"
+    assert refusal(generator, hidden, donors=Donors(blend=both)) == f"{said}no photo shows ears"
+    beside = {"size": (128, 64), "places": ("0,0,0.5,1", "0.5,0,1,1")}
+    assert (
+        refusal(generator, drawn, donors=Donors(beside=(both,)), **beside)
+        == f"{said}the photo of person 2 shows no ears"
+    )
+    assert (
+        refusal(generator, hidden, donors=Donors(beside=(other,)), **beside)
+        == f"{said}the photo of person 1 shows no ears"
+    )
+    for weights in ({"ears": 0.0}, {"eyes": 0.5}):
+        assert generator.generate(hidden, PROMPT, steps=1, weights=weights)
+    assert generator.generate(hidden, PROMPT, steps=1, weights={"ears": 0.5}, donors=Donors({"ears": drawn}))
+
+
+def test_the_prompt_may_be_too_long_for_a_regions_word(generator: PortraitGenerator, drawn: FaceAnalysis) -> None:
+    said = refusal(generator, drawn, "portrait " * 80)
+    assert said == "ears cannot be controlled: prompt and caption are so long that its word was cut off"
+
+
+class EarsUnderHair:
+    """A parser whose people all wear their hair over their ears."""
+
+    def __init__(self, parser: FaceParser) -> None:
+        self.parser = parser
+
+    def parse(self, photo: np.ndarray, face: DetectedFace | None = None) -> np.ndarray:
+        labels = self.parser.parse(photo, face)
+        return np.where(np.isin(labels, (7, 8)), 17, labels).astype(np.uint8)
+
+
+def test_the_photo_is_named_from_file_to_sentence(fresh_generator: PortraitGenerator) -> None:
+    found = fresh_generator.analyzer
+    assert found is not None
+    found.parser = EarsUnderHair(found.parser)
+    assert refusal(fresh_generator, MAN) == "ears cannot be controlled: official-man.jpg shows no ears"
+    asked = {"weights": {}, "starts": {"ears": 0.2}}
+    said = refusal(fresh_generator, MAN, donors=Donors(beside=(WOMAN,)), **asked)
+    assert said == "ears cannot be controlled: official-man.jpg, the photo of person 1, shows no ears"
 
 
 def test_the_policy_reads_the_words(generator: PortraitGenerator, drawn: FaceAnalysis) -> None:

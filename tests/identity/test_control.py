@@ -5,7 +5,7 @@ from consistentid.errors import InvalidSettings
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.identity.conditioner import Conditioner
 from consistentid.identity.conditioning import Conditioning
-from consistentid.identity.control import Control, Strengths, check_parts, check_shown, phases
+from consistentid.identity.control import Control, Strengths, check_parts, phases, without_token
 
 ALL = dict.fromkeys(REGION_NAMES, 1.0)
 
@@ -87,8 +87,10 @@ def test_refusals():
     check_parts({"eyes": 1, "identity": 1})
     with pytest.raises(InvalidSettings, match=r"unknown region 'hair'; choose from face, .*, identity"):
         check_parts({"hair": 1})
-    check_shown(Control({"ears": 0.0, "eyes": 1.0, "identity": 0.5}), ["eyes"], reworded=())
-    check_shown(Control({"ears": 0.3}), ["eyes"], reworded=["ears"])
+
+
+def test_what_is_controlled_without_a_token():
+    assert without_token(Control({"ears": 0.0, "eyes": 1.0, "identity": 0.5}), ["eyes"], reworded=()) is None
+    assert without_token(Control({"ears": 0.3}), ["eyes"], reworded=["ears"]) is None
     for control in (Control({"ears": 0.3}), Control(starts={"ears": 0.5}), Control(ends={"ears": 0.5})):
-        with pytest.raises(InvalidSettings, match="ears cannot be controlled: the photo does not show it"):
-            check_shown(control, ["eyes"], reworded=())
+        assert without_token(control, ["eyes"], reworded=()) == "ears"

@@ -30,10 +30,10 @@ from consistentid.generation.renderer import Renderer
 from consistentid.generation.request import GenerationRequest, PreparedRequest
 from consistentid.generation.resolve import layout_for, resolved_request, with_caption
 from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings
+from consistentid.generation.shown import check_everybody
 from consistentid.generation.tasks import task_named
 from consistentid.identity.adapter import IdentityAdapter
 from consistentid.identity.conditioner import Conditioner
-from consistentid.identity.control import check_shown
 from consistentid.identity.tensor_cache import TensorCache, default_folder
 from consistentid.images import PhotoSource, pixels_sha256
 from consistentid.trust.gates import Gate
@@ -290,8 +290,7 @@ class PortraitGenerator:
         )
         people = gather(analysed, request.donors, settings, analyse=self.analysed)
         embeddings, *beside = self._embedder.of_everybody(people, request.prompt, settings)
-        for one in (embeddings, *beside):
-            check_shown(settings.control, one.conditioning.regions[0], reworded=settings.words)
+        check_everybody(people, (embeddings, *beside), settings, photo=analysed.path, conditioner=self.conditioner)
         return PreparedRequest(
             replace(request, settings=settings, inputs=inputs),
             analysed.analysis,

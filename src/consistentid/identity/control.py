@@ -84,24 +84,16 @@ def phases(controls: Sequence[Control], *, steps: int, merge_step: int) -> dict[
     return found
 
 
-def check_shown(control: Control, shown: Collection[str], *, reworded: Collection[str]) -> None:
-    """Refuse to weigh or schedule a region that has no token.
+def without_token(control: Control, shown: Collection[str], *, reworded: Collection[str]) -> str | None:
+    """The first region that is weighed or scheduled but has no token; None when there is none.
 
     Args:
         control: of one photo.
-        shown: the regions that have one.
+        shown: the regions that have a token.
         reworded: the regions with words of the user's, which need none.
-
-    Raises:
-        InvalidSettings: there is nothing to weigh.
     """
     wanted = [name for name, weight in control.weights.items() if weight > 0] + [*control.starts, *control.ends]
-    missing = [name for name in wanted if name not in (IDENTITY, *shown, *reworded)]
-    if missing:
-        raise InvalidSettings(
-            f"{missing[0]} cannot be controlled: the photo does not show it, it is left out by regions, or the prompt "
-            "is so long that its word was cut off"
-        )
+    return next((name for name in wanted if name not in (IDENTITY, *shown, *reworded)), None)
 
 
 def check_parts(parts: Mapping[str, object], *, known: Sequence[str] = PARTS) -> None:
