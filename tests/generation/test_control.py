@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tiny import tiny_controlnet
+from tiny import TASKS, tiny_controlnet
 
 from consistentid.errors import InvalidSettings, PromptRefused
 from consistentid.faces.analysis import FaceAnalysis
@@ -25,13 +24,6 @@ from consistentid.generation.settings import GenerationSettings
 PROMPT = "a portrait of a person"
 PHOTOS = Path(__file__).parents[2] / "examples/photos"
 MAN, WOMAN = PHOTOS / "official-man.jpg", PHOTOS / "synthetic-woman.jpg"
-PICTURE = Image.effect_noise((64, 64), 80).convert("RGB")
-TASKS: dict[str, dict[str, Any]] = {
-    "text-to-image": {},
-    "img2img": {"image": PICTURE, "strength": 0.8},
-    "inpaint": {"image": PICTURE, "mask_image": PICTURE.convert("L")},
-    "controlnet": {"image": PICTURE},
-}
 OFF = dict.fromkeys(REGION_NAMES, 0.0)
 
 

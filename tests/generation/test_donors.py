@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import TASKS, tiny_controlnet
 
 from consistentid.errors import InvalidSettings, NotReproducible
 from consistentid.faces.analysis import FaceAnalysis
@@ -21,7 +22,7 @@ from consistentid.generation.presets import PRESETS
 from consistentid.generation.reproduce import reproduce
 from consistentid.generation.request import GenerationRequest
 from consistentid.generation.settings import GenerationSettings, PortraitSettings
-from consistentid.identity.region_places import Box
+from consistentid.identity.region_places import Box, places_of
 
 PROMPT = "a portrait of a person"
 PHOTOS = Path(__file__).parents[2] / "examples/photos"
@@ -62,6 +63,42 @@ def test_a_givers_identity_acts_in_the_place_of_the_region(
     off = {"eyes": 0.0}
     assert torch.equal(placed((0.0, 0.0, 1.0, 1.0), weights=off), placed(weights=off))
     assert torch.equal(latents(generator, drawn), latents(generator, drawn, Donors({"eyes": drawn})))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_photos_of_others_act_in_every_task(
+    generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    base = generator.adapter.config.base
+    monkeypatch.setitem(PRESETS, base, replace(PRESETS[base], region_places={"eyes": ((0.0, 0.0, 1.0, 0.5),)}))
+    components = {"controlnet": tiny_controlnet(generator.pipeline.unet)} if task == "controlnet" else {}
+    given: dict[str, Any] = {"task": task, "inputs": TASKS[task], "components": components, "merge_step": -1}
+    plain, second = latents(generator, drawn, **given), latents(generator, other, **given)
+    assert torch.equal(latents(generator, drawn, Donors(blend=other), blend=1.0, **given), second)
+    assert torch.equal(latents(generator, drawn, Donors(same=(drawn,)), **given), plain)
+    again = replace(drawn, identity_embedding=drawn.identity_embedding + 0.02)
+    for donors in (Donors({"eyes": other}), Donors({"identity": other}), Donors(blend=other), Donors(same=(again,))):
+        assert not torch.equal(latents(generator, drawn, donors, **given), plain), next(iter(donors.by_role()))[0]
+
+
+def test_a_giver_acts_where_a_given_picture_shows_the_region(
+    generator: PortraitGenerator, drawn: FaceAnalysis, other: FaceAnalysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, framed = generator.adapter.config.base, {"nose": ((0.1, 0.1, 0.2, 0.2),)}
+    monkeypatch.setitem(PRESETS, base, replace(PRESETS[base], region_places=framed))
+
+    def places(task: str, **inputs: Any) -> Any:
+        request = GenerationRequest(drawn, PROMPT, task=task, inputs=inputs, donors=Donors({"nose": other}))
+        return generator.prepare(request).giver_places
+
+    assert places("text-to-image") == framed
+    assert places("img2img", image=MAN) == places_of(generator.analysed(MAN).analysis.label_map)
+    moved = replace(drawn, label_map=np.roll(drawn.label_map, 16, axis=1))
+    here, there = (places("inpaint", mask_image="face", image=one)["nose"][0] for one in (drawn, moved))
+    assert there[0] == pytest.approx(here[0] + 16 / drawn.label_map.shape[1])
+    assert there[1] == here[1]
+    assert places("img2img", image=torch.zeros(1, 3, 64, 64)) == {}, "what cannot be looked at has no places"
+    assert set(places("inpaint", mask_image="face")) == set(drawn.region_masks), "the photo itself is repainted"
 
 
 def test_a_giver_acts_beside_others_too(

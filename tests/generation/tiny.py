@@ -13,6 +13,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from PIL import Image
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -28,6 +29,13 @@ from consistentid.identity.config import AdapterConfig
 
 WIDTH = 64
 SIZE = 64  # px
+_PICTURE = Image.effect_noise((SIZE, SIZE), 80).convert("RGB")
+TASKS: dict[str, dict[str, Any]] = {  # and their inputs
+    "text-to-image": {},
+    "img2img": {"image": _PICTURE, "strength": 0.8},
+    "inpaint": {"image": _PICTURE, "mask_image": _PICTURE.convert("L")},
+    "controlnet": {"image": _PICTURE},
+}
 
 
 def tiny_tokenizer(folder: Path) -> CLIPTokenizer:

@@ -1,11 +1,12 @@
 """Whose identity tokens act where."""
 
+import numpy as np
 import pytest
 import torch
 
-from consistentid.faces.regions import REGION_NAMES
+from consistentid.faces.regions import LABEL_NAMES, REGION_NAMES
 from consistentid.generation.presets import PRESETS
-from consistentid.identity.region_places import place_masks, shares_of_givers
+from consistentid.identity.region_places import place_masks, places_of, shares_of_givers
 
 PLACES = PRESETS["embedded"].region_places
 GRID = (16, 16)
@@ -50,3 +51,11 @@ def test_weights_hold_in_the_place_alone() -> None:
     more = shares_of_givers(masks, [1.5, 0.5])
     torch.testing.assert_close(more[1], 1.5 * masks[0])
     torch.testing.assert_close(more[0], 1 - masks[0] - 0.5 * masks[1])
+
+
+def test_places_of_a_picture_are_boxes_around_the_parts_of_its_regions() -> None:
+    labels = np.zeros((40, 80), np.uint8)
+    labels[10:20, 20:30] = LABEL_NAMES.index("left_eye")
+    labels[10:20, 50:60] = LABEL_NAMES.index("right_eye")
+    labels[38, 78] = LABEL_NAMES.index("right_eye")  # a speck
+    assert places_of(labels)["eyes"] == ((0.25, 0.25, 0.375, 0.5), (0.625, 0.25, 0.75, 0.5))

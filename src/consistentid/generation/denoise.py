@@ -15,7 +15,6 @@ from consistentid.generation.controlnets import networks_of
 from consistentid.generation.embeddings import PipelineInputs, pipeline_inputs
 from consistentid.generation.overflow import check_picture
 from consistentid.generation.precision import in_own_precision
-from consistentid.generation.presets import PRESETS
 from consistentid.generation.preview import predictions
 from consistentid.generation.request import Shot
 from consistentid.generation.schedulers import scheduler_named
@@ -65,7 +64,7 @@ def denoise(
     runner = pipeline_for(task_named(request.task), pipeline, components=request.components)
     runner.set_progress_bar_config(disable=True)
     guidance = _guidance_scale(pipeline, settings)
-    inputs = _inputs(pipeline, batch, adapter=adapter, guidance=guidance.branch, device=runner._execution_device)
+    inputs = _inputs(pipeline, batch, guidance=guidance.branch, device=runner._execution_device)
     adapter.set_scale(settings.identity_scale or 0.0)
     with (
         _scheduler(runner, settings.scheduler or ""),
@@ -96,9 +95,7 @@ def denoise(
     return _rendered(output, batch, vae=pipeline.vae, output_type=output_type)
 
 
-def _inputs(
-    pipeline: Any, batch: Sequence[Shot], *, adapter: IdentityAdapter, guidance: bool, device: torch.device
-) -> PipelineInputs:
+def _inputs(pipeline: Any, batch: Sequence[Shot], *, guidance: bool, device: torch.device) -> PipelineInputs:
     """Embeddings of everybody in the batch; the device is not the U-Net's when the pipeline is offloaded."""
     return pipeline_inputs(
         [embeddings for shot in batch for embeddings in shot.prepared.everybody],
@@ -106,7 +103,7 @@ def _inputs(
         guidance=guidance,
         device=device,
         dtype=pipeline.unet.dtype,
-        places=PRESETS[adapter.config.base].region_places,
+        places=batch[0].prepared.giver_places,
         grid=_grid(batch, pipeline=pipeline),
     )
 

@@ -20,6 +20,7 @@ from consistentid.generation.donors import Donors, gather, photos_of
 from consistentid.generation.embedder import Embedder
 from consistentid.generation.fingerprint import analysis_sha256, dtype_name
 from consistentid.generation.gates import gates_for
+from consistentid.generation.giver_places import giver_places
 from consistentid.generation.loading import conditioner_for, load_parts
 from consistentid.generation.masks import fitted_inputs, with_automatic_mask
 from consistentid.generation.optimisation import Optimisation, offload
@@ -276,17 +277,15 @@ class PortraitGenerator:
         Raises:
             ConsistentIDError: as in `generate`.
         """
-        settings = self.accepted(request)
-        layout = layout_for(settings, preset=PRESETS[self.adapter.config.base], pipeline=self.pipeline)
+        settings, config = self.accepted(request), self.adapter.config
+        preset = PRESETS[config.base]
+        layout = layout_for(settings, preset=preset, pipeline=self.pipeline)
         analysed = self._analyses.of(request.photo, settings)
-        config = self.adapter.config
         settings = with_caption(settings, analysed.analysis, task=request.task, config=config)
         size = settings.size or (8, 8)
+        looks: dict[str, Any] = {"own": analysed.analysis, "analyse": lambda picture: self.analysed(picture).analysis}
         inputs, blend = with_automatic_mask(
-            fitted_inputs(request.inputs, task=task_named(request.task), size=size),
-            own=analysed.analysis,
-            size=size,
-            analyse=lambda picture: self.analysed(picture).analysis,
+            fitted_inputs(request.inputs, task=task_named(request.task), size=size), size=size, **looks
         )
         people = gather(analysed, request.donors, settings, analyse=self.analysed)
         embeddings, *beside = self._embedder.of_everybody(people, request.prompt, settings)
@@ -303,6 +302,7 @@ class PortraitGenerator:
             tuple(beside),
             layout,
             people.left_out,
+            giver_places(request, preset=preset, layout=layout, **looks),
         )
 
     def analysed(self, photo: PhotoSource | FaceAnalysis, *, face: FaceChoice | None = None) -> AnalysedPhoto:

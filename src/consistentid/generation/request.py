@@ -15,6 +15,7 @@ from consistentid.generation.masks import Blend
 from consistentid.generation.places import Layout
 from consistentid.generation.settings import TEXT_TO_IMAGE, DonorRecord, GenerationSettings, PortraitSettings
 from consistentid.generation.versions import library_versions
+from consistentid.identity.region_places import Places
 from consistentid.identity.weighted_prompt import text_of
 from consistentid.images import PhotoSource
 from consistentid.trust.audit import AuditLog
@@ -94,6 +95,7 @@ class PreparedRequest:
         beside: embeddings of the other people in the picture.
         layout: where everybody is; None when the canvas is one person's.
         left_out: see `PortraitSettings`.
+        giver_places: where whoever gives single regions acts.
     """
 
     request: GenerationRequest
@@ -107,6 +109,7 @@ class PreparedRequest:
     beside: tuple[Embeddings, ...] = ()
     layout: Layout | None = None
     left_out: tuple[int, ...] = ()
+    giver_places: Places = field(default_factory=dict)
 
     @property
     def everybody(self) -> tuple[Embeddings, ...]:

@@ -6,15 +6,19 @@ the identity tokens that are read in its place, as diffusers' masks for IP-Adapt
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
+
+from consistentid.faces.regions import region_masks
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of the picture
 Places = Mapping[str, tuple[Box, ...]]
 
 _FACE = "face"
+_SPECK = 0.1  # of a region's largest part; smaller ones are specks
 
 
 def place_masks(places: Places, regions: Sequence[str], size: tuple[int, int]) -> Float[Tensor, "r h w"]:
@@ -30,6 +34,23 @@ def place_masks(places: Places, regions: Sequence[str], size: tuple[int, int]) -
     if _FACE in every:
         every[_FACE] = every[_FACE] * (1 - others.clamp(max=1))
     return torch.stack([every.get(name, torch.zeros(size)) for name in regions])
+
+
+def places_of(label_map: UInt8[np.ndarray, "h w"]) -> dict[str, tuple[Box, ...]]:
+    """Where the regions of a picture lie: a box around each part of a region, such as either eye."""
+    import cv2
+
+    height, width = label_map.shape
+    places = {}
+    for name, mask in region_masks(label_map).items():
+        *_, parts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        parts = parts[1:]  # without the background
+        large = parts[parts[:, cv2.CC_STAT_AREA] >= _SPECK * parts[:, cv2.CC_STAT_AREA].max()]
+        places[name] = tuple(
+            (left / width, top / height, (left + across) / width, (top + down) / height)
+            for left, top, across, down, _ in large.tolist()
+        )
+    return places
 
 
 def shares_of_givers(masks: Float[Tensor, "r h w"], weights: Sequence[float]) -> Float[Tensor, "1+r h w"]:
