@@ -22,11 +22,17 @@ CHROMIUM = shutil.which("chromium")  # Debian's; where there is none, the one th
 
 
 @pytest.fixture(scope="session")
-def app_url(generator: PortraitGenerator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def app_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the running web app keeps its files."""
+    return tmp_path_factory.mktemp("app")
+
+
+@pytest.fixture(scope="session")
+def app_url(generator: PortraitGenerator, app_store: Path) -> Iterator[str]:
     """Address of a running web app."""
     from consistentid.web.ui.mount import mount_page
 
-    config = ServerConfig(store=tmp_path_factory.mktemp("app"), rate="10000/minute", preview_every=1, drain=5)
+    config = ServerConfig(store=app_store, rate="10000/minute", preview_every=1, drain=5)
     app = mount_page(create_app(config, PortraitService(config, [generator])))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))

@@ -28,6 +28,17 @@ def test_a_region_switched_off_and_a_weight_reach_the_request() -> None:
     assert (request.caption, request.scheduler) == ("a caption of mine", "ddim")
 
 
+def test_words_and_times_reach_the_request_and_come_back() -> None:
+    words, starts = {**USUAL.words, "mouth": " laughing "}, {**USUAL.starts, "eyes": "0,5", "nose": "0.2"}
+    used = tuple(name for name in REGION_NAMES if name != "nose")
+    form = replace(USUAL, prompt=PROMPT, words=words, starts=starts, ends={**USUAL.ends, "identity": "0.8"}, used=used)
+    request = form.request(usual=USUAL, found=None, kept={})
+    assert (request.words, request.starts, request.ends) == ({"mouth": "laughing"}, {"eyes": 0.5}, {"identity": 0.8})
+    restored, kept = USUAL.restored(request.prompt, request.settings)
+    assert (restored.words["mouth"], restored.starts["eyes"], restored.ends["identity"]) == ("laughing", "0.5", "0.8")
+    assert kept == {}
+
+
 def test_what_a_request_says_comes_back_into_the_form() -> None:
     form = replace(USUAL, prompt=PROMPT, weights={**USUAL.weights, "nose": 0.5}, steps=12, text_share=0.25, seed=7)
     request = form.request(usual=USUAL, found=None, kept={"clip_skip": 1})
@@ -42,6 +53,8 @@ def test_what_a_request_says_comes_back_into_the_form() -> None:
         ({"prompt": " "}, "say in a few words"),
         ({"used": (), "weights": {**USUAL.weights, "identity": 0}}, "switched off"),
         ({"guidance": 200}, "guidance"),
+        ({"starts": {"eyes": "half"}}, "numbers from 0 to 1"),
+        ({"starts": {"eyes": "0.5"}, "ends": {"eyes": "0.4"}}, "eyes must end after it starts"),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_a_sentence(changes: dict[str, object], sentence: str) -> None:

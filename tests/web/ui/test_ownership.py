@@ -19,6 +19,7 @@ from consistentid.web.config import ServerConfig
 from consistentid.web.errors import TooManyRequests
 from consistentid.web.jobs import PortraitRequest
 from consistentid.web.service import PortraitService
+from consistentid.web.ui.given import Given
 from consistentid.web.ui.ownership import Ownership
 from consistentid.web.ui.session import Draft, Session, Sessions
 
@@ -133,6 +134,26 @@ def test_whoever_signs_in_is_helped(browse: Any, browser: Any, violations: Any) 
     assert violations(page) == []
 
 
+def test_photos_of_others_are_read_by_whoever_gave_them_and_go_when_they_cannot_be_used(
+    service: PortraitService, photo: bytes, other_photo: bytes, tmp_path: Path
+) -> None:
+    folder, names = tmp_path / "app", ("woman", "man", "broken")
+    ownership = Ownership(folder)
+    sessions = Sessions(service, folder, ownership=ownership, access=Access(("anna", "bert"), rate="9/minute"))
+    for name, content in zip(names, (photo, other_photo, b"no picture"), strict=True):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "me.jpg").write_bytes(content)
+        ownership.add(folder / name, owner="anna")
+    woman, man, broken = (folder / name / "me.jpg" for name in names)
+    with pytest.raises(UnreadableImage, match="give it again"):
+        sessions.other(None, woman, owner="bert")
+    first = sessions.other(None, woman, owner="anna")
+    assert sessions.other(first, man, owner="anna") is not None
+    with pytest.raises(UnreadableImage, match="no JPEG, PNG or WebP"):
+        sessions.other(None, broken, owner="anna")
+    assert [path for path in folder.rglob("*") if path.is_file()] == [man]
+
+
 def test_tries_of_a_key_are_counted(
     generator: PortraitGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +202,7 @@ def test_portraits_of_the_page_belong_to_its_key(service: PortraitService, photo
         assert entry.is_kept
         assert client.delete("/v1/portraits", headers=ANNA).json() == {"deleted": 1}
         assert not entry.is_kept  # those that the page shows have gone, too
-        sessions.release(Draft(upload=given, owner="key-of-bert"))
+        sessions.uploads.release(Given(photo, given, "key-of-bert"))
         assert given.exists()
-        sessions.release(draft)
+        sessions.uploads.release(draft.photo)
     assert [path for path in folder.rglob("*") if path.is_file()] == []

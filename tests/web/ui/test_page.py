@@ -1,13 +1,13 @@
 """The page in a real browser."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from tests.web.ui.steps import give, make, quick, record
 
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.portrait import read_settings
@@ -27,38 +27,13 @@ def small_photo(photo: bytes, tmp_path: Path) -> Path:
     return path
 
 
-def give(page: "Page", path: Path) -> None:
-    page.locator("#photo input[type=file]").set_input_files(path)
-
-
-def quick(page: "Page", *, steps: int = 2) -> None:
-    """A prompt and few steps."""
-    page.get_by_role("button", name="Smiling").click()
-    box = page.get_by_role("textbox", name="What should the portrait show?")
-    page.wait_for_function("box => box.value.includes('smiling')", arg=box.element_handle())
-    page.get_by_role("button", name="More settings").click()
-    page.get_by_label("number input for Care: steps of drawing; more take longer").fill(str(steps))
-
-
-def make(page: "Page") -> None:
-    page.get_by_role("button", name="Make portraits").click()
-    page.get_by_text("Done.").wait_for()
-
-
-def record(page: "Page") -> dict[str, Any]:
-    """The settings that are offered for download."""
-    with page.expect_download() as download:
-        page.locator("#download-settings").click()
-    return json.loads(Path(download.value.path()).read_text())
-
-
 def test_photo_in_portrait_out(open_page: OpenPage, small_photo: Path, tmp_path: Path) -> None:
     page = open_page()
     assert page.get_by_text("No portraits yet.").is_visible()
     page.wait_for_function("[...document.querySelectorAll('#presets img')].every(each => each.naturalWidth > 0)")
     give(page, small_photo)
     page.get_by_text("A face was found").wait_for()
-    page.get_by_label("The people in this photo agree").check()
+    page.get_by_label("The people in the photos agree").check()
     quick(page)
     make(page)
     with page.expect_download() as download:
@@ -69,7 +44,7 @@ def test_photo_in_portrait_out(open_page: OpenPage, small_photo: Path, tmp_path:
     assert (made.steps, made.consent, made.photo) == (2, "stated", None)
     assert made.prompt.startswith("a portrait photo of a smiling person")
     page.get_by_role("button", name="Delete everything of this session").click()
-    page.get_by_text("Photo, portraits and history are deleted.").wait_for()
+    page.get_by_text("Photos, portraits and history are deleted.").wait_for()
     page.get_by_text("Drop a JPEG, PNG or WebP here").wait_for()
 
 

@@ -6,15 +6,16 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from consistentid.errors import ConsistentIDError, GenerationCancelled
 from consistentid.web.ui import fragments
-from consistentid.web.ui.form import Form, settings_of
+from consistentid.web.ui.form import Form
+from consistentid.web.ui.others_controls import Place
 from consistentid.web.ui.page import PHOTO_WANTED, Page
+from consistentid.web.ui.restoring import Restoring
 from consistentid.web.ui.session import Draft, Entry, Session, Sessions, said
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Events:
 
     def __init__(self, page: Page, sessions: Sessions, *, usual: Form) -> None:
         self.page, self.sessions, self.usual = page, sessions, usual
+        self.restoring = Restoring(page, sessions, usual=usual)
 
     def connect(self) -> None:
         """Tie the answers to the components; call it inside `gr.Blocks`."""
@@ -62,9 +64,15 @@ class Events:
         page.faces.input(_logged(self.choose_face), {page.faces, page.draft}, about_photo, **private)
         for preset, button in page.presets:
             button.click(lambda preset=preset: preset.prompt, None, controls.prompt, **private)
-        form, wanted = [page.draft, page.stage, *controls.all], {page.draft, *controls.all}
-        page.reuse.upload(_logged(self.take_settings), {page.reuse, *wanted}, [*form, page.reuse], **private)
-        page.usual.click(_logged(self.take_usual), wanted, form, **private)
+        for place in page.others.places.values():
+            place.photo.change(
+                _logged(self.looking_at(place)), {place.photo, place.given, controls.consent},
+                [place.given, place.notice, controls.consent, page.forget], **private,
+            )  # fmt: skip
+        settings = {*controls.all, *page.others.all}
+        form, wanted = [page.draft, page.stage, *settings], {page.draft, *settings, *page.others.states}
+        page.reuse.upload(_logged(self.restoring.take_settings), {page.reuse, *wanted}, [*form, page.reuse], **private)
+        page.usual.click(_logged(self.restoring.take_usual), wanted, form, **private)
         shown = [page.session, page.gallery, page.results, page.picture, page.record, page.likeness]
         past = [page.history, page.past]
         making = [*shown, *past, page.stage, page.make, page.cancel, controls.seed]
@@ -76,9 +84,11 @@ class Events:
         page.gallery.select(_logged(self.choose_picture), page.session, shown, **private)
         page.compare.click(_logged(self.compare), page.session, page.likeness, **private)
         page.history.select(_logged(self.restore), {page.session, *wanted}, [*shown, *form], **private)
+        gone = [each for place in page.others.places.values() for each in (place.photo, place.given)]
+        notices = {place.notice for place in page.others.places.values()}
         page.forget.click(
-            _logged(self.forget), {page.session, page.draft}, [*shown, *past, page.stage, page.photo, page.draft],
-            **private,
+            _logged(self.forget), {page.session, page.draft, *page.others.states},
+            [*shown, *past, page.stage, page.photo, page.draft, *gone, *notices], **private,
         )  # fmt: skip
 
     def look_at(self, values: Values, request: gr.Request) -> Values:
@@ -125,35 +135,27 @@ class Events:
             self.page.parts: gr.Column(visible=False),
         }
 
-    def take_settings(self, values: Values, request: gr.Request) -> Values:
-        """A portrait was given whose settings are wanted."""
-        page, controls = self.page, self.page.controls
-        try:
-            record = self.sessions.settings_in(Path(values[page.reuse]), owner=request.username)
-        except ConsistentIDError as error:
-            return {page.stage: fragments.notice(said(error), wrong=True)}
-        form, kept = controls.read(values).restored(record.prompt, settings_of(record))
-        also = f" Also kept from it: {', '.join(sorted(kept))}." if kept else ""
-        return {
-            page.draft: replace(values[page.draft], kept=kept),
-            page.stage: fragments.notice(f"The settings of that portrait are set; its photo is not in it.{also}"),
-            **controls.write(form),
-            controls.locked: True,
-            page.reuse: None,
-        }
+    def looking_at(self, place: Place) -> Callable[[Values, gr.Request], Values]:
+        """What happens when a photo was given in a place for others, or taken away."""
+        page, consent = self.page, self.page.controls.consent
 
-    def take_usual(self, values: Values) -> Values:
-        """The usual settings are wanted back; the prompt stays."""
-        page, controls = self.page, self.page.controls
-        draft = replace(values[page.draft], kept={})
-        now = controls.read(values)
-        form = replace(self.usual, prompt=now.prompt, caption=draft.caption or "", consent=now.consent)
-        return {
-            page.draft: draft,
-            page.stage: fragments.notice("The usual settings are set."),
-            **controls.write(form),
-            controls.locked: False,
-        }
+        def look(values: Values, request: gr.Request) -> Values:
+            try:
+                given = self.sessions.other(values[place.given], values[place.photo], owner=request.username)
+            except ConsistentIDError as error:
+                sentence = fragments.notice(f"{place.label}: {str(error).rstrip('.')}.", wrong=True)
+                return {place.given: None, place.notice: sentence}
+            if given is None:
+                return {place.given: None, place.notice: ""}
+            again = " Say again whether the people in the photos agree." if values[consent] else ""
+            return {
+                place.given: given,
+                place.notice: fragments.notice(f"{place.label}: a face was found.{again}"),
+                consent: False,
+                page.forget: gr.Button(visible=True),
+            }
+
+        return look
 
     def make(self, values: Values, request: gr.Request) -> Iterator[Values]:
         """Portraits are wanted: submit, follow, show; whatever happens, the button works again."""
@@ -172,8 +174,11 @@ class Events:
         draft, form = values[page.draft], controls.read(values)
         if not values[controls.locked]:
             form = replace(form, seed=secrets.randbelow(2**31))
-        request = form.request(usual=self.usual, found=draft.caption, kept=draft.kept)
-        session = self.sessions.submit(values[page.session], draft, request, owner=owner)
+        others = page.others.read(values)
+        photos = others.photos({name: given.content for name, given in page.others.given(values).items()})
+        kept = {**draft.kept, **others.settings(photos)}
+        request = form.request(usual=self.usual, found=draft.caption, kept=kept)
+        session = self.sessions.submit(values[page.session], draft, request, others=photos, owner=owner)
         yield {
             page.session: session,
             page.make: gr.Button(interactive=False),
@@ -243,33 +248,27 @@ class Events:
 
     def restore(self, values: Values, event: gr.SelectData) -> Values:
         """An entry of the history was chosen: its portraits and its settings come back."""
-        page, controls, draft = self.page, self.page.controls, values[self.page.draft]
-        entry = values[page.session].entries[event.index]
+        session = values[self.page.session]
+        entry = session.entries[event.index]
         if not entry.is_kept:
-            return {page.stage: fragments.notice("This entry was deleted meanwhile.", wrong=True)}
-        usual = replace(self.usual, consent=controls.read(values).consent)
-        form, kept = usual.restored(entry.request.prompt, entry.request.settings)
-        if entry.request.caption is None:
-            form = replace(form, caption=draft.caption or "")
-        return {
-            page.draft: replace(draft, kept=kept),
-            page.stage: fragments.notice("The settings of this entry are back."),
-            **controls.write(form),
-            controls.locked: True,
-            **self._shown(replace(values[page.session], shown=entry, picture=0)),
-        }
+            return {self.page.stage: fragments.notice("This entry was deleted meanwhile.", wrong=True)}
+        shown = self._shown(replace(session, shown=entry, picture=0))
+        return {**self.restoring.take_entry(values, entry), **shown}
 
     def forget(self, values: Values) -> Values:
         """Everything of this session is to be deleted."""
         page = self.page
         self.sessions.forget(values[page.session])
-        self.sessions.release(values[page.draft])
+        for given in (values[page.draft].photo, *page.others.given(values).values()):
+            self.sessions.uploads.release(given)
         session = Session.new()
         return {
             **self._shown(session),
             **self._past(session),
             page.gallery: gr.Gallery([]),
-            page.stage: fragments.notice("Photo, portraits and history are deleted."),
+            page.stage: fragments.notice("Photos, portraits and history are deleted."),
             page.photo: None,
             page.draft: Draft.new(),
+            **{each: None for place in page.others.places.values() for each in (place.photo, place.given)},
+            **{place.notice: "" for place in page.others.places.values()},
         }

@@ -1,8 +1,9 @@
 """What the page's controls say, and the request that they stand for."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -14,6 +15,9 @@ from consistentid.generation.settings import GenerationSettings, PortraitSetting
 from consistentid.identity.control import IDENTITY, PARTS
 from consistentid.web.jobs import PortraitRequest
 
+BY_PART = ("weights", "words", "starts", "ends")
+_OF_OTHERS = ("blend", "combine", "clauses")  # said by `Others`
+
 
 @dataclass(frozen=True)
 class Form:
@@ -24,6 +28,8 @@ class Form:
         text_share: share of the steps before the photo's regions take part.
         used: regions that are switched on.
         weights: of every part.
+        words: said of a region instead of what the photo shows of it; empty: nothing.
+        starts, ends: when every part acts, as shares of the steps, as they were typed; empty: as usual.
         consent: whether the people in the photo agreed.
     """
 
@@ -38,6 +44,9 @@ class Form:
     text_share: float = 0.1
     used: tuple[str, ...] = REGION_NAMES
     weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 1.0))
+    words: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(REGION_NAMES, ""))
+    starts: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(PARTS, ""))
+    ends: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(PARTS, ""))
     consent: bool = False
 
     @classmethod
@@ -58,7 +67,7 @@ class Form:
         Args:
             usual: the model's values.
             found: caption of the analysis.
-            kept: settings that the page has no control for.
+            kept: settings that these controls do not say.
 
         Raises:
             InvalidSettings: there is no prompt, or a value is out of range.
@@ -76,9 +85,7 @@ class Form:
         chosen: dict[str, object] = {name: value for name, (value, normal) in numbers.items() if value != normal}
         if set(self.used) != set(REGION_NAMES):
             chosen["regions"] = tuple(name for name in REGION_NAMES if name in self.used)
-        weights = {part: value for part, value in self.weights.items() if value != 1 and part in (*self.used, IDENTITY)}
-        if weights:
-            chosen["weights"] = weights
+        chosen |= self._control()
         if self.caption.strip() and self.caption != found:
             chosen["caption"] = self.caption
         if self.negative_prompt:
@@ -91,8 +98,22 @@ class Form:
         except ValidationError as error:
             raise InvalidSettings(explain(error)) from None
 
+    def _control(self) -> dict[str, object]:
+        """How each part acts, where that is not as usual."""
+        words = {region: text.strip() for region, text in self.words.items() if text.strip()}
+        acting = {*self.used, *words, IDENTITY}
+        values: dict[str, dict[str, Any]] = {
+            "weights": {part: value for part, value in self.weights.items() if value != 1 and part in acting},
+            "words": words,
+            "starts": {
+                part: _share(text, part) for part, text in self.starts.items() if text.strip() and part in acting
+            },
+            "ends": {part: _share(text, part) for part, text in self.ends.items() if text.strip() and part in acting},
+        }
+        return {name: value for name, value in values.items() if value}
+
     def restored(self, prompt: str, settings: GenerationSettings) -> "tuple[Form, dict[str, object]]":
-        """The form with a request's settings, and those that it has no control for.
+        """The form with a request's settings, and those that the page has no control for.
 
         Args:
             prompt: of the request.
@@ -100,7 +121,10 @@ class Form:
         """
         values = settings.model_dump(exclude_unset=True)
         form = replace(self, prompt=prompt, used=settings.regions or REGION_NAMES)
-        form = replace(form, weights={**self.weights, **settings.weights}, caption=settings.caption or "")
+        control: dict[str, Any] = {name: {**getattr(self, name), **getattr(settings, name)} for name in BY_PART}
+        for name in ("starts", "ends"):
+            control[name] = {part: str(value) for part, value in control[name].items()}
+        form = replace(form, **control, caption=settings.caption or "")
         simple = ("negative_prompt", "seed", "num_images", "steps", "guidance", "identity_scale")
         form = replace(form, **{name: values[name] for name in simple if values.get(name) is not None})
         merge = settings.merge_step
@@ -108,10 +132,16 @@ class Form:
             merge = max(0.0, merge / form.steps)
         if merge is not None:
             form = replace(form, text_share=merge)
-        own = {*simple, "prompt", "caption", "regions", "weights", "merge_step", "face", "consent"}
+        own = {*simple, *BY_PART, *_OF_OTHERS, "prompt", "caption", "regions", "merge_step", "face", "consent"}
         usual = GenerationSettings().model_dump()
         kept = {name: value for name, value in values.items() if name not in own and value != usual[name]}
         return form, kept
+
+
+def _share(text: str, part: str) -> float:
+    with suppress(ValueError):
+        return float(text.strip().replace(",", "."))
+    raise InvalidSettings(f"“from” and “to” of {part} must be numbers from 0 to 1, or empty")
 
 
 def settings_of(record: PortraitSettings) -> GenerationSettings:

@@ -69,7 +69,7 @@ def page_blocks(service: PortraitService, sessions: Sessions) -> gr.Blocks:
     """The page with its events."""
     usual = Form.usual(service.generator)
     with gr.Blocks(title="ConsistentID", analytics_enabled=False, delete_cache=(_EVERY, _AGE)) as blocks:
-        page = draw_page(usual, service.config, forget=sessions.forget, release=sessions.release)
+        page = draw_page(usual, service.config, forget=sessions.forget, release=sessions.uploads.release)
         Events(page, sessions, usual=usual).connect()
     blocks.queue(default_concurrency_limit=16)
     return blocks

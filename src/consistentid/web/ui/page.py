@@ -10,6 +10,8 @@ from consistentid.web.config import ServerConfig
 from consistentid.web.ui import fragments
 from consistentid.web.ui.controls import Controls, part_controls, photo_input, prompt_box, sliders
 from consistentid.web.ui.form import Form
+from consistentid.web.ui.given import Given
+from consistentid.web.ui.others_controls import OthersControls, others_controls
 from consistentid.web.ui.presets import Preset, presets
 from consistentid.web.ui.session import Draft, Session
 
@@ -24,6 +26,7 @@ class Page:
         session, draft: states, a `Session` and a `Draft`. Whoever waits for portraits writes only the first, so that
             the photo may be changed meanwhile.
         controls: what the form is read from.
+        others: places for photos besides, and what they are for.
         photo, photo_notice, found, faces, parts: the photo, a sentence about it, the drawing, the choice of a face, and
             the group that appears with them.
         presets: a button for each preset.
@@ -37,6 +40,7 @@ class Page:
     session: gr.State
     draft: gr.State
     controls: Controls
+    others: OthersControls
     photo: gr.Image
     photo_notice: gr.HTML
     found: gr.HTML
@@ -60,7 +64,7 @@ class Page:
 
 
 def draw_page(
-    form: Form, config: ServerConfig, *, forget: Callable[[Session], None], release: Callable[[Draft], None]
+    form: Form, config: ServerConfig, *, forget: Callable[[Session], None], release: Callable[[Given | None], None]
 ) -> Page:
     """Make every component; call it inside `gr.Blocks`.
 
@@ -68,11 +72,11 @@ def draw_page(
         form: the model's usual values.
         config: has the limits.
         forget: called with the session of somebody who has left.
-        release: likewise with the draft.
+        release: likewise with every photo.
     """
     made: dict[str, Any] = {
         "session": gr.State(Session.new, delete_callback=forget),
-        "draft": gr.State(Draft.new, delete_callback=release),
+        "draft": gr.State(Draft.new, delete_callback=lambda draft: release(draft.photo)),
     }
     gr.Markdown(
         "# ConsistentID\nPortraits of the person in a photo, that follow your words. Nothing is sent elsewhere.",
@@ -81,12 +85,12 @@ def draw_page(
     with gr.Row(elem_id="columns"):
         with gr.Column(scale=1, min_width=320):
             made |= _photo()
+            made["others"] = others_controls(release)
         with gr.Column(scale=1, min_width=320):
             made |= _wish(form, config)
             made |= _results()
-    caption, uses, weights = made.pop("part_controls")
-    values = {**made.pop("sliders"), "prompt": made.pop("prompt"), "consent": made.pop("consent")}
-    controls = Controls(caption=caption, uses=uses, weights=weights, **values)
+    values = {**made.pop("part_controls"), **made.pop("sliders")}
+    controls = Controls(prompt=made.pop("prompt"), consent=made.pop("consent"), **values)
     return Page(controls=controls, **made)
 
 
@@ -99,7 +103,7 @@ def _photo() -> dict[str, Any]:
         made["found"] = gr.HTML()
         made["faces"] = gr.Radio(label="Whose portrait? The numbers are in the picture above.", visible=False)
         made["consent"] = gr.Checkbox(
-            False, label="The people in this photo agree to this use (written into every file)", elem_id="consent"
+            False, label="The people in the photos agree to this use (written into every file)", elem_id="consent"
         )
         made["part_controls"] = part_controls()
     return made

@@ -11,19 +11,22 @@ from typing import Self
 
 from PIL import Image
 
-from consistentid.errors import ConsistentIDError, GenerationCancelled, InvalidSettings, UnreadableImage
+from consistentid.errors import ConsistentIDError, GenerationCancelled, InvalidSettings
 from consistentid.evaluation.likeness import Likeness, likeness_of
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.portrait import read_settings, write_bytes, write_text
 from consistentid.generation.settings import PortraitSettings
+from consistentid.images import pixels_sha256
 from consistentid.web.access import Access
 from consistentid.web.errors import NotFinished, UnknownJob
 from consistentid.web.jobs import PHOTO, JobState, PortraitRequest, Progress
 from consistentid.web.service import PortraitService
+from consistentid.web.ui.given import Given, Uploads
 from consistentid.web.ui.ownership import Ownership
 from consistentid.web.uploads import checked_photo
 
 _HISTORY = 30  # entries
+PHOTO_FIRST = "first give a photo in which a face looks at the camera"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +56,13 @@ class Draft:
     """What the next portraits are made from, besides the controls; it is replaced, never changed.
 
     Attributes:
-        photo: file content.
-        upload: its file, whose `owner` has it.
+        photo: of the person.
         analysis: of the chosen face.
         face: the choice; None for the model's own.
         kept: settings that came with a portrait or the history, and have no control.
     """
 
-    photo: bytes | None = None
-    upload: Path | None = None
-    owner: str = ""
+    photo: Given | None = None
     analysis: FaceAnalysis | None = None
     face: int | None = None
     kept: dict[str, object] = field(default_factory=dict)
@@ -120,6 +120,7 @@ class Sessions:
         self.service = service
         self.folder = folder
         self.ownership = ownership
+        self.uploads = Uploads(ownership)
         self._access = access
         service.queue.on_deletion(self._deleted)
 
@@ -129,22 +130,23 @@ class Sessions:
         Raises:
             UnreadableImage: it is somebody else's, or gone.
         """
-        if upload != draft.upload:
-            self.release(draft)
-        if upload is None:
-            return Draft(kept=draft.kept)
-        return Draft(self.content(upload, owner=owner), upload, owner, kept=draft.kept)
+        return Draft(self.uploads.instead(draft.photo, upload, owner=owner), kept=draft.kept)
 
-    def content(self, upload: Path, *, owner: str) -> bytes:
-        """Of a file that was given.
+    def other(self, before: Given | None, upload: Path | None, *, owner: str) -> Given | None:
+        """A photo besides the one of the person, in which a face was found, likewise.
 
         Raises:
-            UnreadableImage: it is somebody else's, or gone.
+            ConsistentIDError: it is somebody else's, or gone, or there is no face in it; then it is deleted.
         """
-        with suppress(OSError):
-            if self.ownership.may_read(upload, owner=owner):
-                return upload.read_bytes()
-        raise UnreadableImage("the file is not there any more; give it again")
+        given = self.uploads.instead(before, upload, owner=owner)
+        if given is None:
+            return None
+        try:
+            self._access.count(owner)
+            return replace(given, sha256=pixels_sha256(self.service.analyse(given.content).photo))
+        except ConsistentIDError:
+            self.uploads.release(given)
+            raise
 
     def settings_in(self, upload: Path, *, owner: str) -> PortraitSettings:
         """The record in a portrait that was given; the file is deleted.
@@ -152,17 +154,12 @@ class Sessions:
         Raises:
             ConsistentIDError: there is none in it.
         """
-        content = self.content(upload, owner=owner)
+        given = self.uploads.given(upload, owner=owner)
         try:
-            checked_photo(content, max_pixels=self.service.config.max_pixels, name="the file")
+            checked_photo(given.content, max_pixels=self.service.config.max_pixels, name="the file")
             return read_settings(upload)
         finally:
-            self.release(Draft(upload=upload, owner=owner))
-
-    def release(self, draft: Draft) -> None:
-        """Delete a photo that is not wanted any more, unless somebody else gave it, too."""
-        if draft.upload is not None and self.ownership.drop(draft.upload, owner=draft.owner):
-            draft.upload.unlink(missing_ok=True)
+            self.uploads.release(given)
 
     def look_at(self, draft: Draft, *, face: int | None = None) -> Draft:
         """Find the face in the photo.
@@ -170,9 +167,11 @@ class Sessions:
         Raises:
             ConsistentIDError: there is none, or it is no photo.
         """
-        self._access.count(draft.owner)
+        if draft.photo is None:
+            raise InvalidSettings(PHOTO_FIRST)
+        self._access.count(draft.photo.owner)
         usual = self.service.generator.adapter.config.quirks.face
-        analysis = self.service.analyse(draft.photo or b"", face=usual if face is None else face)
+        analysis = self.service.analyse(draft.photo.content, face=usual if face is None else face)
         return replace(draft, analysis=analysis, face=face)
 
     def boxes(self, draft: Draft) -> list[tuple[float, float, float, float]]:
@@ -182,18 +181,26 @@ class Sessions:
         smallest = 0 if analyzer is None else analyzer.min_face
         return [box for box in boxes if (box[2] - box[0] + box[3] - box[1]) / 2 >= smallest]
 
-    def submit(self, session: Session, draft: Draft, request: PortraitRequest, *, owner: str) -> Session:
-        """Queue a request; it is the owner's as if it had come over the API.
+    def submit(
+        self,
+        session: Session,
+        draft: Draft,
+        request: PortraitRequest,
+        *,
+        others: Sequence[tuple[str, bytes]] = (),
+        owner: str,
+    ) -> Session:
+        """Queue a request, with photos besides; it is the owner's as if it had come over the API.
 
         Raises:
             ConsistentIDError: it is refused, or there is no photo yet.
         """
         if draft.photo is None or draft.analysis is None:
-            raise InvalidSettings("first give a photo in which a face looks at the camera")
+            raise InvalidSettings(PHOTO_FIRST)
         self._access.count(owner)
         if draft.face is not None:
             request = request.model_copy(update={"face": draft.face})
-        job = self.service.queue.submit(request, [(PHOTO, draft.photo)], owner=owner)
+        job = self.service.queue.submit(request, [(PHOTO, draft.photo.content), *others], owner=owner)
         return replace(session, owner=owner, job=job.id, jobs=(*session.jobs, job.id))
 
     def follow(self, session: Session) -> Iterator[Progress]:
