@@ -127,7 +127,7 @@ def test_into_a_picture(open_page: OpenPage, people: tuple[Path, Path], app_stor
     page = open_page()
     ready(page, woman)
     landscape = tmp_path / "landscape.png"
-    Image.new("RGB", (200, 200), "green").save(landscape)
+    Image.new("RGB", (64, 64), "green").save(landscape)
     page.get_by_role("button", name=INTO).click()
     give(page, landscape, place="into")
     page.get_by_text("The picture: no face in the photo").wait_for()
