@@ -195,7 +195,10 @@ def cost(bench: Bench, people: Sequence[Person], *, rounds: int = 5) -> dict[str
     asked = {
         "plain": (Donors(), {}),
         "knobs": (Donors(), {"weights": {"eyes": 0.5, "identity": 1.2}, "starts": {"nose": 0.5}}),
-        "mixture": (Donors({"eyes": people[-1].face}, people[0].face), {}),
+        "eyes and a blend": (Donors({"eyes": people[-1].face}, people[0].face), {}),
+        "eyes, mouth and identity": (
+            Donors({"eyes": people[-1].face, "mouth": people[-2].face, "identity": people[-3].face}), {}
+        ),
     }  # fmt: skip
     times = defaultdict(list)
     for _ in range(rounds):
