@@ -97,6 +97,7 @@ def test_a_giver_acts_where_a_given_picture_shows_the_region(
     here, there = (places("inpaint", mask_image="face", image=one)["nose"][0] for one in (drawn, moved))
     assert there[0] == pytest.approx(here[0] + 16 / drawn.label_map.shape[1])
     assert there[1] == here[1]
+    assert places("inpaint", mask_image=Image.new("L", (64, 64), 255), image=MAN, padding_mask_crop=8) == {}
     assert places("img2img", image=torch.zeros(1, 3, 64, 64)) == {}, "what cannot be looked at has no places"
     assert set(places("inpaint", mask_image="face")) == set(drawn.region_masks), "the photo itself is repainted"
 

@@ -1,6 +1,7 @@
 """`consistentid analyze`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +50,7 @@ def analyze(
     if attention:
         from consistentid.cli.actions import generator_of
 
-        generator = generator_of(how)
+        generator = generator_of(replace(how, cache=False))  # looking at a photo leaves nothing of it behind
         analysis = generator.analysed(photo, face=face).analysis
         summary = _summary(analysis, photo, embedding=embedding)
         summary["localisation"] = _attention(generator, analysis, out / f"{photo.stem}.attention.png")

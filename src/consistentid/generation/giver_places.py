@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from consistentid.errors import NoFaceFound
+from consistentid.errors import InvalidSettings, NoFaceFound
 from consistentid.faces.analysis import FaceAnalysis
 from consistentid.generation.donors import Photo
 from consistentid.generation.places import Layout
@@ -21,7 +21,7 @@ def giver_places(
     own: FaceAnalysis,
     analyse: Callable[[Photo], FaceAnalysis],
 ) -> Places:
-    """Those of the model's framing; of a picture that is repainted, those of its own largest face.
+    """Those of the model's framing; of a picture that is repainted, those of its own face, none when it shows none.
 
     Args:
         request: with the inputs that it came with.
@@ -33,10 +33,11 @@ def giver_places(
     framed = preset.region_places
     if not framed or layout is not None or not request.donors.parts or not task_named(request.task).keeps_proportions:
         return framed
-    picture = request.inputs.get("image", own)
-    if not isinstance(picture, PhotoSource | FaceAnalysis):
-        return {}
+    picture = request.inputs.get("image")
+    picture = own if picture is None else picture
+    if not isinstance(picture, PhotoSource | FaceAnalysis) or request.inputs.get("padding_mask_crop") is not None:
+        return {}  # it cannot be looked at, or only a part of it is seen
     try:
         return places_of(analyse(picture).label_map)
-    except NoFaceFound:
+    except (NoFaceFound, InvalidSettings):  # the latter without an analyzer
         return {}

@@ -85,6 +85,8 @@ def test_parts_blends_and_people_beside(
     make(page)
     assert record(page)["donors"] == mixed["donors"]
     assert {path.name for path in stored(app_store)} == {"woman.jpg", "man.jpg"}
+    page.get_by_role("button", name=WORDS).click()
+    page.get_by_label("Mouth in words").fill("laughing")
     page.get_by_role("button", name="Delete everything of this session").click()
     page.get_by_text("Photos, portraits and history are deleted.").wait_for()
     assert stored(app_store) == []
@@ -92,6 +94,9 @@ def test_parts_blends_and_people_beside(
     give(page, tmp_path / "portrait.png", place="reuse")
     page.get_by_text("Give again: other photo 1 (a person beside).").wait_for()
     assert page.get_by_label("Second person", exact=True).input_value() == "other photo 1"
+    give(page, woman)
+    page.get_by_text("A face was found", exact=False).first.wait_for()
+    assert page.get_by_label("Mouth in words").input_value() == ""  # nothing of before is left among them
     assert "size" not in page.locator("#stage").inner_text()  # nor places: they are as usual for two
 
 

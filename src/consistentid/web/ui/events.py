@@ -143,8 +143,11 @@ class Events:
             try:
                 given = self.sessions.other(values[place.given], values[place.photo], owner=request.username)
             except ConsistentIDError as error:
-                sentence = fragments.notice(f"{place.label}: {str(error).rstrip('.')}.", wrong=True)
-                return {place.given: None, place.notice: sentence}
+                sentence = f"{place.label}: {str(error).rstrip('.')}."
+                return {place.given: None, place.notice: fragments.notice(sentence, wrong=True)}
+            except Exception:  # what was given before is not what the page shows now
+                logger.exception("a photo could not be looked at")
+                return {place.given: None, place.notice: fragments.notice(BROKEN, wrong=True)}
             if given is None:
                 return {place.given: None, place.notice: ""}
             again = " Say again whether the people in the photos agree." if values[consent] else ""

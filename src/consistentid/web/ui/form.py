@@ -11,7 +11,7 @@ from consistentid.errors import InvalidSettings
 from consistentid.faces.regions import REGION_NAMES
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.presets import PRESETS
-from consistentid.generation.settings import GenerationSettings, PortraitSettings, explain
+from consistentid.generation.settings import TEXT_TO_IMAGE, GenerationSettings, PortraitSettings, explain
 from consistentid.identity.control import IDENTITY, PARTS
 from consistentid.web.jobs import PortraitRequest
 
@@ -146,5 +146,7 @@ def _share(text: str, part: str) -> float:
 
 def settings_of(record: PortraitSettings) -> GenerationSettings:
     """The settings that make one portrait of a record alone."""
-    settings = record.request_settings()
-    return settings.model_copy(update={"seed": record.seed + record.index, "num_images": 1})
+    settings = record.request_settings().model_copy(update={"seed": record.seed + record.index, "num_images": 1})
+    if record.task != TEXT_TO_IMAGE:  # it counts the steps that were run, which are fewer
+        settings = settings.model_copy(update={"merge_step": None})
+    return settings

@@ -43,7 +43,8 @@ class Restoring:
             record = self.sessions.settings_in(Path(values[page.reuse]), owner=request.username)
         except ConsistentIDError as error:
             return {page.stage: fragments.notice(said(error), wrong=True)}
-        form, kept = page.controls.read(values).restored(record.prompt, settings_of(record))
+        usual = replace(self.usual, consent=page.controls.read(values).consent)
+        form, kept = usual.restored(record.prompt, settings_of(record))
         kept = _unusual(kept, record, self.sessions.service.generator)
         others, sentence = self._others(values, record)
         also = f"Also kept from it: {', '.join(sorted(kept))}." if kept else ""

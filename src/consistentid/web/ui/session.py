@@ -144,7 +144,7 @@ class Sessions:
         try:
             self._access.count(owner)
             return replace(given, sha256=pixels_sha256(self.service.analyse(given.content).photo))
-        except ConsistentIDError:
+        except Exception:
             self.uploads.release(given)
             raise
 
