@@ -39,6 +39,8 @@ def test_weights_times_and_words(run: Run, model: Path, tmp_path: Path) -> None:
         (["--weights.eyes", "-0.1"], 2, "weights.eyes: Input should be greater than or equal to 0"),
         (["--starts.eyes", "0.5", "--ends.eyes", "0.1"], 2, "eyes must end after it starts"),
         (["--explain", "heat.jpg"], 1, "heat.jpg: this picture is saved as .png"),
+        (["--device", "gpu"], 1, "device 'gpu' cannot be used here; choose cpu, cuda or mps"),
+        (["--device", "xpu:7"], 1, "device 'xpu:7' cannot be used here"),
         (["--words.face", "big lips"], 1, "the words 'big lips' for face name mouth"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from consistentid.errors import WeightsNotFound, first_line
+from consistentid.errors import InvalidSettings, WeightsNotFound, first_line
 from consistentid.faces.analysis import FaceAnalyzer
 from consistentid.faces.arcface import arcface_detector
 from consistentid.faces.bisenet import BisenetParser
@@ -78,6 +78,20 @@ def embedded_folder() -> Path:
     return folder
 
 
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """A device that tensors can be made on; the CPU by default.
+
+    Raises:
+        InvalidSettings: torch does not know it, or it is not there.
+    """
+    try:
+        place = torch.device(device or "cpu")
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError):  # AssertionError: torch without CUDA
+        raise InvalidSettings(f"device {str(device)!r} cannot be used here; choose cpu, cuda or mps") from None
+    return place
+
+
 def load_parts(
     model: str | Path,
     *,
@@ -93,7 +107,7 @@ def load_parts(
     image_encoder: str | Path | None = None,
 ) -> Parts:
     """See `PortraitGenerator.from_pretrained`."""
-    place = torch.device(device or "cpu")
+    place = usable_device(device)
     weights = dtype_for(dtype, place)
     check_optimisation(optimisation, device=place, single_file=is_single_file(model))
     home = place if optimisation.offload is None else torch.device("cpu")
