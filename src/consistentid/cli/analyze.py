@@ -12,7 +12,6 @@ from consistentid.errors import InvalidSettings
 
 if TYPE_CHECKING:
     from consistentid.faces.analysis import FaceAnalysis
-    from consistentid.generation.generator import PortraitGenerator
 
 _OF_THE_WHOLE = (
     "adapter", "device", "dtype", "batch_size", "base_config", "lora", "textual_inversion",
@@ -46,17 +45,13 @@ def analyze(
     from consistentid.faces.overlay import draw_analysis
     from consistentid.generation.portrait import save_png, write_text
 
-    how = loading or Loading()
+    how, seen = loading or Loading(), {}
     if attention:
-        from consistentid.cli.actions import generator_of
-
-        generator = generator_of(replace(how, cache=False))  # looking at a photo leaves nothing of it behind
-        analysis = generator.analysed(photo, face=face).analysis
-        summary = _summary(analysis, photo, embedding=embedding)
-        summary["localisation"] = _attention(generator, analysis, out / f"{photo.stem}.attention.png")
+        analysis, localisation = _attention(photo, how, face=face, sheet=out / f"{photo.stem}.attention.png")
+        seen["localisation"] = localisation
     else:
         analysis = _found(photo, how, face="largest" if face is None else face)
-        summary = _summary(analysis, photo, embedding=embedding)
+    summary = {**_summary(analysis, photo, embedding=embedding), **seen}
     text = json.dumps(summary, indent=2)
     write_text(out / f"{photo.stem}.analysis.json", text + "\n")
     save_png(draw_analysis(analysis), out / f"{photo.stem}.analysis.png")
@@ -84,14 +79,19 @@ def _found(photo: Path, how: Loading, *, face: int | str) -> "FaceAnalysis":
         return FaceAnalyzer.from_pretrained(folder).analyze(photo, face=face)
 
 
-def _attention(generator: "PortraitGenerator", analysis: "FaceAnalysis", sheet: Path) -> dict[str, float]:
-    """Write the sheet; how much more every region's word was read inside its region than outside."""
+def _attention(
+    photo: Path, how: Loading, *, face: int | str | None, sheet: Path
+) -> "tuple[FaceAnalysis, dict[str, float]]":
+    """Write the sheet; what is found, and how much more every region's word was read inside its region than outside."""
+    from consistentid.cli.actions import generator_of
     from consistentid.generation.attention_sheet import save_attention_sheet
     from consistentid.generation.explain import explain_photo
 
+    generator = generator_of(replace(how, cache=False))  # looking at a photo leaves nothing of it behind
+    analysis = generator.analysed(photo, face=face).analysis
     found = explain_photo(generator, analysis)
     save_attention_sheet(found, sheet)
-    return {name: round(value, 4) for name, value in found.localisation.items()}
+    return analysis, {name: round(value, 4) for name, value in found.localisation.items()}
 
 
 def _summary(analysis: "FaceAnalysis", photo: Path, *, embedding: bool) -> dict[str, Any]:

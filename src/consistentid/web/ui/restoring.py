@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from consistentid.errors import ConsistentIDError
-from consistentid.generation.donors import Donors
+from consistentid.generation.donors import BESIDE, Donors
 from consistentid.generation.generator import PortraitGenerator
 from consistentid.generation.places import MOST_AUTOMATIC
 from consistentid.generation.presets import PRESETS
@@ -43,8 +43,7 @@ class Restoring:
             record = self.sessions.settings_in(Path(values[page.reuse]), owner=request.username)
         except ConsistentIDError as error:
             return {page.stage: fragments.notice(said(error), wrong=True)}
-        usual = replace(self.usual, consent=page.controls.read(values).consent)
-        form, kept = usual.restored(record.prompt, settings_of(record))
+        form, kept = self._usual(values).restored(record.prompt, settings_of(record))
         kept = _unusual(kept, record, self.sessions.service.generator)
         others, sentence = self._others(values, record)
         also = f"Also kept from it: {', '.join(sorted(kept))}." if kept else ""
@@ -54,8 +53,7 @@ class Restoring:
     def take_entry(self, values: Values, entry: Entry) -> Values:
         """An entry of the history was chosen."""
         draft, request = values[self.page.draft], entry.request
-        usual = replace(self.usual, consent=self.page.controls.read(values).consent)
-        form, kept = usual.restored(request.prompt, request.settings)
+        form, kept = self._usual(values).restored(request.prompt, request.settings)
         if request.caption is None:
             form = replace(form, caption=draft.caption or "")
         record = PortraitSettings.model_validate_json(entry.records[0].read_text(encoding="utf-8"))
@@ -65,10 +63,14 @@ class Restoring:
 
     def take_usual(self, values: Values) -> Values:
         """The usual settings are wanted back; the prompt and the photos stay."""
-        now, caption = self.page.controls.read(values), values[self.page.draft].caption or ""
-        form = replace(self.usual, prompt=now.prompt, caption=caption, consent=now.consent)
+        prompt, caption = self.page.controls.read(values).prompt, values[self.page.draft].caption or ""
+        form = replace(self._usual(values), prompt=prompt, caption=caption)
         usual = self._set(values, form, Others(), kept={}, sentences=("The usual settings are set.",))
         return {**usual, self.page.controls.locked: False}
+
+    def _usual(self, values: Values) -> Form:
+        """The usual settings, with what was said of consent."""
+        return replace(self.usual, consent=self.page.controls.read(values).consent)
 
     def _others(self, values: Values, record: PortraitSettings) -> tuple[Others, str]:
         others = self.page.others
@@ -90,7 +92,7 @@ class Restoring:
 
 def _unusual(kept: Mapping[str, object], record: PortraitSettings, generator: PortraitGenerator) -> dict[str, object]:
     """Without what the model does by itself for so many people, which would stand in the way of more or fewer."""
-    beside = [donor for donor in record.donors if donor.role == "beside"][: MOST_AUTOMATIC - 1]
+    beside = [donor for donor in record.donors if donor.role == BESIDE][: MOST_AUTOMATIC - 1]
     config = generator.adapter.config
     usual: GenerationSettings = resolved_request(
         GenerationRequest(b"", record.prompt, donors=Donors(beside=(b"",) * len(beside))),
